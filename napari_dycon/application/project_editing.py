@@ -61,7 +61,10 @@ class ProjectEditor:
 
     def rename_case(self, case_id: str, name: str) -> None:
         """Set the name that is shown for a case; see ``Project.rename_case``."""
-        self._state.require_project().rename_case(case_id, name)
+        project = self._state.require_project()
+        project.rename_case(case_id, name)
+        if self._state.case is not None and self._state.case.id == case_id:
+            self._state.case.name = project.get_case(case_id).name
         self._state.cases_changed.emit()
 
     def remove_case(self, case_id: str) -> None:

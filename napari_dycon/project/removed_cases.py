@@ -183,6 +183,7 @@ class RemovedCases:
             for run in sorted((folder / "predictions").iterdir()):
                 if is_case_id(run.name):
                     candidates += [run / name for name in sorted(names)]
+                    candidates.append(run / "accepted" / f"{case_id}.json")
         for path in candidates:
             with contextlib.suppress(ProjectError):  # a link out of the project is left alone
                 if path.is_file() and not path.is_symlink() and ensure_links_within(root, path):

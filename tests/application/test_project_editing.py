@@ -59,6 +59,11 @@ def test_strokes_are_saved_before_the_active_case_is_removed(session: Session) -
 def test_a_renamed_case_keeps_its_files_and_stays_active(session: Session) -> None:
     session.project_editor.rename_case("scan-1", "first patient")
     assert session.require_case().id == "scan-1"
+    assert session.require_case().display_name == "first patient"
+    session.show_case("scan-2")
+    assert session.require_case().display_name == "scan-2"
+    session.show_case("scan-1")
+    assert session.require_case().display_name == "first patient"
     session.require_case().label[0, 0, :3] = 1
     session.flush()
     project = Project.open(session.require_project().path)

@@ -92,6 +92,7 @@ class CaseService:
             case.label = old.label
         else:
             self._autosaver.track(loaded.autosave)
+        case.name = self._state.require_project().get_case(case.id).name
         self._state.case = case
         self._state.case_shown.emit(case)
         report_notes(self._state, case.notes)

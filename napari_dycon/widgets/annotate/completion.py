@@ -106,9 +106,9 @@ class CompletionBar(QWidget):
 
 def find_unannotated_slices(label: LabelArray, axis: int) -> list[int]:
     """Find the slices of a label without any annotated voxel, unless that is true for all."""
-    slices = np.moveaxis(label, axis, 0)
-    empty = [index for index, plane in enumerate(slices) if plane.min() == UNANNOTATED]
-    return empty if len(empty) < len(slices) else []
+    other_axes = tuple(other for other in range(label.ndim) if other != axis)
+    is_empty = label.min(axis=other_axes) == UNANNOTATED
+    return [] if is_empty.all() else [int(index) for index in np.flatnonzero(is_empty)]
 
 
 def format_slices(indices: list[int]) -> str:

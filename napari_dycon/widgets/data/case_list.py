@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Sequence
 
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
-from qtpy.QtGui import QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QContextMenuEvent, QFocusEvent, QKeyEvent, QMouseEvent, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_dycon.application.active_case import ActiveCase
@@ -179,6 +179,17 @@ class CaseList(QTreeWidget):
             super().keyPressEvent(event)
         else:
             event.ignore()
+
+    def event(self, event: QEvent) -> bool:
+        """Open the menu of the selected row with the menu key."""
+        if (
+            event.type() == QEvent.Type.ContextMenu
+            and event.reason() == QContextMenuEvent.Reason.Keyboard
+            and (item := self.currentItem()) is not None
+        ):
+            self.customContextMenuRequested.emit(self.visualItemRect(item).center())
+            return True
+        return bool(super().event(event))
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
         """Select with the left button only: a right click opens the menu of a row."""

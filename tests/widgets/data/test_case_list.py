@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.dialogs import answer_dialog
 from qtpy.QtCore import QEvent, QPoint, Qt, QUrl
-from qtpy.QtGui import QDesktopServices, QFocusEvent, QKeyEvent
+from qtpy.QtGui import QContextMenuEvent, QDesktopServices, QFocusEvent, QKeyEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMessageBox
 
@@ -166,6 +166,12 @@ def test_the_menu_opens_without_opening_the_case(opened: Any, qtbot: Any) -> Non
         "Details…",
     ]
     menu.close()
+    menu.deleteLater()
+    qtbot.waitUntil(lambda: opened.data.findChild(CaseMenu) is None, timeout=5_000)
+    event = QContextMenuEvent(QContextMenuEvent.Reason.Keyboard, QPoint(1, 1))
+    QApplication.sendEvent(rows, event)  # of the selected row
+    assert opened.data.findChild(CaseMenu).case.id == "scan-1"
+    opened.data.findChild(CaseMenu).close()
     rows.customContextMenuRequested.emit(QPoint(5, rows.height() - 5))  # below the rows
     assert opened.session.case.id == "scan-1"
     menu = make_menu(opened, "scan-4")
