@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from qtpy.QtCore import QModelIndex, QPoint, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
@@ -170,7 +172,8 @@ class StructureList(QWidget):
         values = [c.value for c in project.classes] if project else []
         with signals_blocked(self.list):
             self.list.setCurrentRow(values.index(value) if value in values else 0)
-        self.list.scrollToItem(self.list.currentItem()) if self.list.currentItem() else None
+        if (item := self.list.currentItem()) is not None:
+            self.list.scrollToItem(item)
 
     def _on_row_changed(self, _: int) -> None:
         self.layers.brush_value = self.value
@@ -231,7 +234,7 @@ class StructureList(QWidget):
                 if count
                 else "No label contains it."
             )
-            delete_it = lambda: editor.delete_structure(info.value)  # noqa: E731
+            delete_it = functools.partial(editor.delete_structure, info.value)
             show_prompt(
                 self,
                 self.session,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDialog, QDialogButtonBox, QLineEdit, QVBoxLayout, QWidget
 
 from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_label
 
@@ -35,7 +35,7 @@ class NameDialog(QDialog):
         self.field.setAccessibleName(label)
         self.field.selectAll()
         self.error_label = make_plain_label(" ")
-        caption = QLabel(label)
+        caption = make_plain_label(label, wrap=False)
         caption.setBuddy(self.field)
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
