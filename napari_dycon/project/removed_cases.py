@@ -181,9 +181,11 @@ class RemovedCases:
         candidates = [label_file_path(folder, case_id)]
         with contextlib.suppress(OSError):
             for run in sorted((folder / "predictions").iterdir()):
-                if is_case_id(run.name):
-                    candidates += [run / name for name in sorted(names)]
-                    candidates.append(run / "accepted" / f"{case_id}.json")
+                if is_case_id(run.name) and run.is_dir():
+                    subfolders = (path for path in sorted(run.iterdir()) if path.is_dir())
+                    candidates += [
+                        place / name for place in (run, *subfolders) for name in sorted(names)
+                    ]
         for path in candidates:
             with contextlib.suppress(ProjectError):  # a link out of the project is left alone
                 if path.is_file() and not path.is_symlink() and ensure_links_within(root, path):

@@ -30,6 +30,18 @@ def predicted_project(project: Project) -> Project:
     return project
 
 
+def test_records_in_subfolders_of_a_run_follow_the_case(predicted_project: Project) -> None:
+    project = predicted_project
+    folder = project.path / "predictions" / "001-dycon" / "accepted"
+    folder.mkdir()
+    for case in ("scan-1", "scan-2"):
+        (folder / f"{case}.json").write_text("{}")
+    project.removed_cases.remove("scan-1")
+    assert [file.name for file in folder.iterdir()] == ["scan-2.json"]
+    project.removed_cases.restore("scan-1")
+    assert (folder / "scan-1.json").is_file()
+
+
 def list_contents(project: Project) -> list[bytes]:
     """Contents of all labels and predictions, wherever in the project they are."""
     return sorted(

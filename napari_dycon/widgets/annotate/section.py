@@ -15,6 +15,7 @@ from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 SPACING_PX = 4
+SCROLLED_PX = 40  # of unfolded tools that may need scrolling
 TOOLS_TITLE = "Interpolate, grow, clean up"
 
 
@@ -73,19 +74,24 @@ class AnnotateSection(QWidget):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
         """Fold or unfold the tools when the window becomes lower or higher."""
-        if watched is self._viewport and event.type() == QEvent.Type.Resize:
+        if (
+            watched is self._viewport
+            and event.type() == QEvent.Type.Resize
+            # Folding shows or hides a scroll bar, which changes the width again.
+            and event.size().height() != event.oldSize().height()
+        ):
             self._fold()
         return bool(super().eventFilter(watched, event))
 
     def _fold(self) -> None:
-        """Fold the tools if not everything fits, unless the user decided otherwise."""
+        """Fold the tools if they do not fit, unless the user decided otherwise."""
         if self._viewport is None or self._is_chosen:
             return
         is_expanded = self.collapsible.isExpanded()
         needed = self.minimumSizeHint().height()
         if not is_expanded:
             needed += self.tools.sizeHint().height()
-        fits = self._viewport.height() >= needed
+        fits = self._viewport.height() + SCROLLED_PX >= needed
         if fits != is_expanded:
             self._is_folding = True
             if fits:

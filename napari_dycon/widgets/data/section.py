@@ -135,7 +135,7 @@ class DataSection(QWidget):
             self.open_path(Path(chosen))
 
     def _create_project(self, images: Path | None = None) -> None:
-        dialog = NewProjectDialog(self, images, self.session.task_runner)
+        dialog = NewProjectDialog(self, images)
         accepted = dialog.exec()
         dialog.deleteLater()  # when the loop of events comes by; its answers are read before
         if not accepted:

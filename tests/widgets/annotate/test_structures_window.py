@@ -237,15 +237,22 @@ def test_tools_are_folded_in_a_low_window_until_the_user_decides(opened: Any, qt
     window, section = viewer.window._qt_window, panel.annotate
     window.resize(1366, 768)
     qtbot.waitUntil(lambda: not section.collapsible.isExpanded(), timeout=5_000)
-    window.resize(1500, 1000)
+    section.collapsible.expand(animate=False)  # by the user
+    window.resize(1366, 740)
     qtbot.wait(300)
-    is_roomy = section.parentWidget().height() >= 520
-    assert section.collapsible.isExpanded() or not is_roomy
-    section.collapsible.expand(animate=False)
-    window.resize(1366, 768)
-    qtbot.wait(300)
-    if not is_roomy:
-        assert section.collapsible.isExpanded()
+    assert section.collapsible.isExpanded()
+
+
+def test_tools_are_unfolded_again_in_a_high_window(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    section = panel.annotate
+    viewer.window._qt_window.resize(1366, 768)
+    qtbot.waitUntil(lambda: not section.collapsible.isExpanded(), timeout=5_000)
+    viewport = section.parentWidget()
+    panel.tabs.setMinimumHeight(700)  # as in a higher window
+    qtbot.waitUntil(lambda: viewport.height() > 600, timeout=5_000)
+    assert section.collapsible.isExpanded()
+    assert section.tools.keep_largest_button.isVisible()
 
 
 def test_nothing_moves_when_a_region_or_a_proposal_appears(opened: Any, qtbot: Any) -> None:
