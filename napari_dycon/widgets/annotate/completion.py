@@ -8,6 +8,7 @@ from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.types import UNANNOTATED, LabelArray
+from napari_dycon.errors import DyconError
 from napari_dycon.project.models import Status
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -93,9 +94,10 @@ class CompletionBar(QWidget):
             self._show_note(SAVING_NOTE)
 
     def _on_saved(self, case_id: str) -> None:
-        project = self.session.project
-        cases = {case.id: case for case in project.cases} if project is not None else {}
-        name = cases[case_id].display_name if case_id in cases else case_id
+        try:
+            name = self.session.require_project().get_case(case_id).display_name
+        except DyconError:  # the project was closed or the case removed meanwhile
+            name = case_id
         time = QTime.currentTime().toString("HH:mm:ss")
         self._show_note(f"Saved {time}", f"{name} was saved at {time}")
 
