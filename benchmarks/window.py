@@ -6,7 +6,7 @@ A timer in the event loop ticks every 2 ms; the gaps between its ticks are the t
 window is blocked. They are measured while the window is idle and while a user scrolls, each without
 the engine, during a training and during a prediction in the engine's own process. ``FOLDER`` holds
 ``images`` and ``labels`` of left atria; without it scans of that size are synthesized. A scan of
-512 x 512 x 100 voxels is always synthesized. Times include software rendering, as under Xvfb.
+512 x 512 x 300 voxels is always synthesized. Times include software rendering, as under Xvfb.
 
 Processor milliseconds count the work of all threads of the window: they are comparable on a machine
 that runs other programs, times are not. The first repetition of an interaction includes the
@@ -41,6 +41,7 @@ from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
+from napari_dycon.widgets.layers.label_layer import CaseLabels
 
 VERSIONS = ("napari-dycon", "napari", "PyQt5", "numpy", "torch", "vispy")
 TINY: dict[str, Any] = {
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a short check, not a measurement")
     arguments = parser.parse_args()
-    large = (100, 512, 512)
+    large = (300, 512, 512)
     if arguments.quick:
         arguments.cases, arguments.seconds, arguments.repeats = 200, 2.0, 1
         large = (20, 128, 128)
@@ -82,8 +83,11 @@ def main() -> None:
         print_values(f"A project of {arguments.cases} cases in the window", results["many_cases"])
         results["show_case"] = measure_showing(panel, typical, arguments.repeats)
         print_rows("Showing a case", results["show_case"])
-        results["interactions"] = measure_interactions(panel, arguments.repeats)
-        print_rows("Longest blocking by an interaction", results["interactions"])
+        panel.canvas_area.views.show_side_views(True)
+        for kind in ("atrium", "large"):
+            name = f"interactions_{kind}"
+            results[name] = measure_interactions(panel, arguments.repeats, kind)
+            print_rows(f"Longest blocking by an interaction, three views, {kind}", results[name])
         settings = dict(TINY) if arguments.quick else {}
         results["gaps"] = measure_gaps(panel, arguments.seconds, settings)
         print_rows("Gaps of the event loop", results["gaps"])
@@ -231,11 +235,12 @@ def open_typical(panel: Any, path: Path) -> None:
 # ---- Every tool --------------------------------------------------------------------------------
 
 
-def measure_interactions(panel: Any, repeats: int) -> list[Values]:
+def measure_interactions(panel: Any, repeats: int, kind: str) -> list[Values]:
     """Measure the longest gap of the event loop during an interaction and its effects."""
     session, layers, monitor = panel.session, panel.layers, LatencyMonitor()
-    session.show_case("atrium-0")
-    wait(lambda: session.case is not None and session.case.id == "atrium-0")
+    first, second = f"{kind}-0", f"{kind}-1"
+    session.show_case(first)
+    wait(lambda: session.case is not None and session.case.id == first)
     wait(lambda: panel.strip.profile is not None)
     settle(2.0)
 
@@ -259,10 +264,33 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
         wait(lambda: session.annotation.has_proposal)
 
     def show_other_case() -> None:
-        session.show_case("atrium-1" if session.require_case().id == "atrium-0" else "atrium-0")
+        session.show_case(second if session.require_case().id == first else first)
 
     def do_nothing() -> None:
         pass
+
+    views = panel.canvas_area.views
+
+    def paint_in_side_view() -> None:
+        label = next(
+            layer for layer in views.views[1].model.layers if isinstance(layer, CaseLabels)
+        )
+        z, y, x = (n // 2 for n in session.require_case().label.shape)
+        with label.block_history():
+            for shift in range(0, 40, 2):
+                label.paint((z, y, x + shift), 1)
+                QApplication.processEvents()
+
+    def move_crosshair() -> None:
+        number = next(index)
+        spacing = session.require_case().image.spacing_mm
+        views.move_to(tuple((30 + number % 20) * value for value in spacing))
+
+    def drag_window() -> None:
+        views.start_window_drag()
+        for step in range(10):
+            views.drag_window(0.01 * step, 0.01 * step)
+            QApplication.processEvents()
 
     index = iter(range(10_000))
     drawing, review = session.annotation, panel.review
@@ -275,7 +303,10 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
             lambda: layers.go_to_slice(30 + next(index) % 20, 0),
             do_nothing,
         ),
+        ("move the crosshair in all views", do_nothing, move_crosshair, do_nothing),
+        ("drag window and level", do_nothing, drag_window, do_nothing),
         ("stroke of 20 positions", do_nothing, paint, undo),
+        ("stroke in a side view", do_nothing, paint_in_side_view, undo),
         ("save the label", do_nothing, paint_and_save, undo),
         ("interpolate slices", do_nothing, lambda: drawing.fill_between([1], 0), undo),
         (

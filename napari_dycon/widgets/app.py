@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import napari
+from napari.settings import get_settings
+
+from napari_dycon.widgets.layers.napari_internals import get_main_window, suppress_qt5_notice
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
@@ -17,6 +20,7 @@ def make_window(
     project: Path | None = None, *, show: bool = True
 ) -> tuple[napari.Viewer, DyconPanel]:
     """Make a viewer with the panel, and open a project in it."""
+    suppress_qt5_notice()
     viewer = napari.Viewer(title="napari-dycon", show=show)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN_NAME, WIDGET_NAME)
     if project is not None:
@@ -26,5 +30,7 @@ def make_window(
 
 def open_window(project: Path | None = None) -> None:
     """Open the window and stay until it is closed."""
-    make_window(project)
+    viewer, _ = make_window(project)
+    if get_settings().application.window_size is None:  # napari restores the size of last time
+        get_main_window(viewer).showMaximized()
     napari.run()

@@ -33,11 +33,11 @@ from napari_dycon.widgets.views.canvas_area import CanvasArea
 from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.helpers import make_plain_label
+from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
-    bind_shortcuts,
     build_shortcuts,
-    unbind_shortcuts,
+    make_actions,
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
@@ -97,13 +97,12 @@ class DyconPanel(QWidget):
         self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
+        views = self.canvas_area.views
         self.shortcuts = build_shortcuts(
-            self.session, self.viewer, self.annotate, self.review, self.show_shortcuts
+            self.session, self.annotate, self.review, views, self.show_shortcuts
         )
-        bind_shortcuts(self.viewer, self.shortcuts, self.session)
-        # Shapes layers bind A and D themselves; users expect the documented shortcuts.
-        self.layers.roi.layer_created.connect(
-            lambda layer: bind_shortcuts(layer, self.shortcuts, self.session)
+        self._keys = KeyDispatcher(
+            make_actions(self.session, self.shortcuts), lambda: views.active_view.canvas, self
         )
         self.viewer.events.theme.connect(self._apply_theme)
         self._apply_theme()
@@ -125,6 +124,8 @@ class DyconPanel(QWidget):
             top = parent
         if self._is_released or top is self:
             return
+        self._keys.watch(self)
+        self._keys.watch(top)
         if self._close_handler is None or self._close_handler.main_window is not top:
             if self._close_handler is not None:
                 self._close_handler.uninstall()
@@ -166,7 +167,7 @@ class DyconPanel(QWidget):
         self.annotate.tools.roi_controls.disconnect_events()
         self.canvas_area.close()
         self._error_handler.uninstall()
-        unbind_shortcuts(self.viewer, self.shortcuts)
+        self._keys.close()
         self.layers.close()
         if self._close_handler is not None:
             self._close_handler.uninstall()

@@ -1,4 +1,4 @@
-"""Key presses in a window."""
+"""Key presses in a window, delivered as by the system: to the window, not to a widget."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from qtpy.QtTest import QTest
 
 
 def press_key(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
-    canvas = viewer.window._qt_viewer.canvas.native
-    canvas.setFocus()
-    QTest.keyClick(canvas, key, modifier)
+    """Press and release a key while the canvas has the focus."""
+    viewer.window._qt_viewer.canvas.native.setFocus()
+    press_key_in_window(viewer, key, modifier)
+
+
+def press_key_in_window(
+    viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier
+) -> None:
+    """Press and release a key, whatever has the focus."""
+    QTest.keyClick(viewer.window._qt_window.windowHandle(), key, modifier)

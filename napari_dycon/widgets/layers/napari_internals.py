@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from napari._qt import qt_main_window
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.qt import QtViewer
@@ -150,6 +151,15 @@ def make_qt_viewer(model: ViewerModel) -> QtViewer:
     qt_viewer.setAcceptDrops(False)
     qt_viewer.dims.hide()
     return qt_viewer
+
+
+def suppress_qt5_notice() -> None:
+    """Do not show napari's notice that it will drop Qt 5.
+
+    Whoever uses the window cannot do anything about it: this package asks for a napari that
+    supports its Qt. The installation guide tells of it.
+    """
+    qt_main_window.SHOW_QT_WARNING = False
 
 
 def slow_spinner() -> None:

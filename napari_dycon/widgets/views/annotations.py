@@ -36,6 +36,7 @@ class AnnotationContent:
 
     name: str = ""  # of the case; shortened in narrow views
     title: str = ""
+    short_title: str = ""  # for views in which the other does not fit
     readout: str = ""  # position, intensity and structure under the mouse
     window: str = ""  # window and level
     letters: EdgeLetters | None = None
@@ -157,11 +158,15 @@ class CanvasAnnotations(QWidget):
 
     def _compose_title(self, painter: QPainter) -> str:
         """Put the name before the title, shortened so that the rest is never cut."""
-        metrics = painter.fontMetrics()
-        rest = f" · {self.content.title}"
-        available = self.width() - 2 * MARGIN_PX - metrics.boundingRect(rest).width() - 4
-        name = metrics.elidedText(self.content.name, Qt.TextElideMode.ElideMiddle, available)
-        return f"{name}{rest}" if available > MIN_NAME_PX else self.content.title
+        metrics, content = painter.fontMetrics(), self.content
+        space = self.width() - 2 * MARGIN_PX
+        for title in (content.title, content.short_title):
+            rest = f" · {title}"
+            available = space - metrics.boundingRect(rest).width() - 4
+            if available > MIN_NAME_PX:
+                elide = Qt.TextElideMode.ElideMiddle
+                return f"{metrics.elidedText(content.name, elide, available)}{rest}"
+        return content.short_title
 
     def _draw_text(self, painter: QPainter, placement: _Placement) -> None:
         font = painter.font()

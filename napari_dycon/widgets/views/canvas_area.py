@@ -20,6 +20,9 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 MIN_WIDTH_FOR_SIDE_VIEWS = 1600  # pixels of the screen
 SPATIAL_DIMENSIONS = 3
+WELCOME_TIPS = (
+    "To begin, press Open… in the DyCON panel and choose a folder with scans, or a project.",
+)
 
 
 class CanvasArea:
@@ -43,6 +46,7 @@ class CanvasArea:
         self._is_started = True
         get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
         get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._strip)
+        get_qt_viewer(self._viewer).set_welcome_tips(WELCOME_TIPS)
         screen = QApplication.primaryScreen()
         is_wide = screen is not None and screen.size().width() >= MIN_WIDTH_FOR_SIDE_VIEWS
         if is_wide and get_preferences().views.side_views:

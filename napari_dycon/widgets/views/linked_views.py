@@ -12,7 +12,8 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from napari.viewer import Viewer
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSplitter
 
 from napari_dycon.application.active_case import ActiveCase
@@ -31,7 +32,6 @@ from napari_dycon.widgets.views.view import Position, View
 from napari_dycon.widgets.window.preferences import get_preferences
 
 SIDE_FRACTION = 0.38  # width of the side views, of the space for all of them
-LAYOUT_MS = 60
 BACKGROUND = "black"  # as in radiology viewers, in both themes
 
 
@@ -76,10 +76,6 @@ class LinkedViews(QObject):
         self._position: Position = (0.0, 0.0, 0.0)
         self._window_start: tuple[float, float] = (0.0, 0.0)
         self._shows_crosshair = True
-        self._fit_timer = QTimer(self)  # once the canvases have their new sizes
-        self._fit_timer.setSingleShot(True)
-        self._fit_timer.setInterval(LAYOUT_MS)
-        self._fit_timer.timeout.connect(viewer.reset_view)
         self._connections: tuple[tuple[Any, Any], ...] = (
             (self._session.case_shown, self._on_case_shown),
             (viewer.dims.events.order, self._on_order_changed),
@@ -98,7 +94,6 @@ class LinkedViews(QObject):
             with contextlib.suppress(ValueError, TypeError, RuntimeError):
                 emitter.disconnect(handler)
         self.show_side_views(False)
-        self._fit_timer.stop()
         self._mice.pop(self.main_view).close()
         self.main_view.close()
         self._viewer.canvas.background_color_override = None
@@ -109,6 +104,11 @@ class LinkedViews(QObject):
     def views(self) -> list[View]:
         """All views that are shown, the main one first."""
         return [self.main_view, *self.side_views]
+
+    @property
+    def active_view(self) -> View:
+        """The view that was used last; commands for a slice act on it."""
+        return self._active
 
     @property
     def has_side_views(self) -> bool:
@@ -124,7 +124,6 @@ class LinkedViews(QObject):
         else:
             self._remove_side_views()
         self.arrangement_changed.emit()
-        self._fit_timer.start()
 
     def toggle_side_views(self) -> None:
         """Show the other planes, or hide them."""
@@ -160,8 +159,6 @@ class LinkedViews(QObject):
             view = SideView(self._viewer, plane)
             view.shows_crosshair = self._shows_crosshair
             view.model.mouse_drag_callbacks.append(self._forward_click)
-            view.model.bind_key("Left", lambda _, v=view: self.step_slice(v, -1), overwrite=True)
-            view.model.bind_key("Right", lambda _, v=view: self.step_slice(v, 1), overwrite=True)
             self._mice[view] = CanvasMouse(view, self)
             self.side_views.append(view)
             column.addWidget(view.qt_viewer)
@@ -218,6 +215,8 @@ class LinkedViews(QObject):
     def _on_reset_view(self, _: Any = None) -> None:
         for view in self.side_views:
             view.model.reset_view()
+        for view in self.views:
+            view.remember_fit()
 
     # ---- Case and position -------------------------------------------------------------------
 
@@ -273,6 +272,18 @@ class LinkedViews(QObject):
             axis = view.plane.value
             index = round(self._viewer.dims.point[axis] / case.image.spacing_mm[axis])
             self._layers.go_to_slice(index + step, axis)
+
+    def step_active_slice(self, step: int) -> None:
+        """Move the active view by slices."""
+        self.step_slice(self._active, step)
+
+    def cursor_position(self) -> Position:
+        """Position under the mouse, or the crosshair if the mouse is elsewhere."""
+        for view in self.views:
+            if view.canvas.underMouse():
+                point = view.canvas.mapFromGlobal(QCursor.pos())
+                return view.to_position(point.x(), point.y())
+        return self._position
 
     def move_cursor(self, view: View, x: float, y: float) -> None:
         """Move the crosshair to a pixel of a view."""

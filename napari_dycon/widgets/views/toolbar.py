@@ -106,7 +106,7 @@ class ViewToolbar(QToolBar):
 
     def _build_channel(self) -> None:
         self.channel = QComboBox()
-        self.channel.setToolTip("Channel that is shown (C: next channel)")
+        self.channel.setToolTip("Channel that is shown (Shift+C: next channel)")
         self.channel.activated.connect(self._window.show_channel)
         self.channel.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self._channel_action = self.addWidget(self.channel)

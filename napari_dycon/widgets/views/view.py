@@ -17,6 +17,7 @@ from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnno
 from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
 
 Position = tuple[float, float, float]  # in mm along the canonical axes
+RESIZE_MS = 60
 EDGE_FRACTION = 0.05  # a position nearer to the edge of a view is brought to its center
 
 
@@ -78,22 +79,34 @@ class View(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._draw_annotations)
+        self._fitted: tuple[object, ...] | None = None  # the camera after the scan was fitted
+        self._fit_timer = QTimer(self)  # a window that is resized changes the size many times
+        self._fit_timer.setSingleShot(True)
+        self._fit_timer.setInterval(RESIZE_MS)
+        self._fit_timer.timeout.connect(self.fit)
         camera = model.scene.camera
-        self._emitters = (
-            camera.events.center,
-            camera.events.zoom,
-            camera.events.orientation,
-            model.dims.events.ndisplay,
-            model.canvas.events.size,
+        self._connections = (
+            *(
+                (emitter, self.update_annotations)
+                for emitter in (
+                    camera.events.center,
+                    camera.events.zoom,
+                    camera.events.orientation,
+                    model.dims.events.ndisplay,
+                    model.canvas.events.size,
+                )
+            ),
+            (model.canvas.events.size, self._on_resized),
         )
-        for emitter in self._emitters:
-            emitter.connect(self.update_annotations)
+        for emitter, handler in self._connections:
+            emitter.connect(handler)
 
     def close(self) -> None:
         """Disconnect from the canvas and remove the annotations."""
         self._timer.stop()
-        for emitter in self._emitters:
-            emitter.disconnect(self.update_annotations)
+        self._fit_timer.stop()
+        for emitter, handler in self._connections:
+            emitter.disconnect(handler)
         self.canvas.removeEventFilter(self.annotations)
         self.annotations.hide()
         self.annotations.setParent(None)
@@ -165,6 +178,23 @@ class View(QObject):
         camera.zoom = before.zoom * factor
         camera.center = (0.0, *center)
 
+    def fit(self) -> None:
+        """Fit the scan into the view."""
+        self.model.reset_view()
+        self.remember_fit()
+
+    def remember_fit(self) -> None:
+        """Fit the scan again when the canvas changes its size, until the user zooms or pans."""
+        self._fitted = self._camera_state()
+
+    def _camera_state(self) -> tuple[object, ...]:
+        camera = self.model.scene.camera
+        return camera.zoom, camera.center[-2], camera.center[-1]
+
+    def _on_resized(self, _: object) -> None:
+        if self.is_flat and self._fitted == self._camera_state():
+            self._fit_timer.start()
+
     def update_annotations(self, *_: object) -> None:
         """Draw the annotations again in the next iteration of the event loop."""
         self._timer.start()
@@ -183,6 +213,7 @@ class View(QObject):
             AnnotationContent(
                 name=escape_control_characters(case.display_name),
                 title=describe_slice(case, self.plane, self._position),
+                short_title=describe_slice(case, self.plane, self._position, is_short=True),
                 readout=self.readout,
                 window=self.window_text,
                 letters=compute_edge_letters(case.image.affine, self.plane),
@@ -201,11 +232,16 @@ def to_voxel(case: ActiveCase, position: Position) -> tuple[int, int, int]:
     return z, y, x
 
 
-def describe_slice(case: ActiveCase, plane: Plane, position: Position) -> str:
-    """Describe a slice: "axial · slice 45 of 88 · 0.63 mm"; slices count from 1."""
+def describe_slice(
+    case: ActiveCase, plane: Plane, position: Position, *, is_short: bool = False
+) -> str:
+    """Describe a slice: "axial · slice 45 of 88 · 0.63 mm" or, in short, "axial · 45 of 88".
+
+    Slices count from 1.
+    """
     axis = plane.value
     index = min(max(to_voxel(case, position)[axis], 0), case.image.shape[axis] - 1)
-    return (
-        f"{plane.title} · slice {index + 1} of {case.image.shape[axis]} · "
-        f"{case.image.spacing_mm[axis]:.2f} mm"
-    )
+    number = f"{index + 1} of {case.image.shape[axis]}"
+    if is_short:
+        return f"{plane.title} · {number}"
+    return f"{plane.title} · slice {number} · {case.image.spacing_mm[axis]:.2f} mm"

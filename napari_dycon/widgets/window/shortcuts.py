@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from napari.layers import Layer
-from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
@@ -16,7 +13,9 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.section import AnnotateSection
 from napari_dycon.widgets.annotate.structure_list import NUMBER_KEYS
 from napari_dycon.widgets.review.section import ReviewSection
+from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.window.helpers import report_errors
+from napari_dycon.widgets.window.key_layouts import KeyPress
 
 NAPARI_SHORTCUTS = (
     ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
@@ -24,8 +23,7 @@ NAPARI_SHORTCUTS = (
     ("[ and ]", "smaller and larger brush"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
     ("Space (held)", "move and zoom while painting"),
-    ("← →", "previous and next slice"),
-    ("Ctrl+E", "change the slicing axis"),
+    ("Ctrl+E", "next plane in the main view"),
     ("Ctrl+Y", "3D view and back"),
 )
 
@@ -41,9 +39,9 @@ class Shortcut:
 
 def build_shortcuts(
     session: Session,
-    viewer: Viewer,
     annotate: AnnotateSection,
     review: ReviewSection,
+    views: LinkedViews,
     show_help: Callable[[], None],
 ) -> list[Shortcut]:
     """Build all shortcuts of the panel, in workflow order."""
@@ -69,7 +67,7 @@ def build_shortcuts(
         Shortcut(
             "R",
             "limit the brush to intensities like those under the mouse",
-            lambda: brush.pick_at(viewer.cursor.position),
+            lambda: brush.pick_at(views.cursor_position()),
         ),
         Shortcut("Shift-R", "paint all intensities", lambda: annotation.set_paint_range(None)),
         Shortcut("S", "mark slice complete", annotate.mark_slice_complete),
@@ -79,6 +77,9 @@ def build_shortcuts(
         Shortcut("T", "show or hide the prediction", lambda: review.toggle_layer("prediction")),
         Shortcut("H", "show or hide the uncertainty", lambda: review.toggle_layer("uncertainty")),
         Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
+        Shortcut("Shift-C", "next channel", views.intensity_window.show_next_channel),
+        Shortcut("Left", "previous slice", lambda: views.step_active_slice(-1)),
+        Shortcut("Right", "next slice", lambda: views.step_active_slice(1)),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [
@@ -92,24 +93,14 @@ def build_shortcuts(
     return shortcuts + structure_shortcuts
 
 
-def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], session: Session) -> None:
-    """Bind keys to a viewer, or to a layer, where they precede its own keys.
-
-    Errors are shown as messages.
-    """
-    for shortcut in shortcuts:
-        action = report_errors(session, shortcut.action)
-
-        def pressed(_: Any, action: Callable[[], object] = action) -> None:
-            action()
-
-        provider.bind_key(shortcut.key, pressed, overwrite=True)
-
-
-def unbind_shortcuts(viewer: Viewer, shortcuts: list[Shortcut]) -> None:
-    """Remove the key bindings."""
-    for shortcut in shortcuts:
-        viewer.bind_key(shortcut.key, None, overwrite=True)
+def make_actions(
+    session: Session, shortcuts: list[Shortcut]
+) -> dict[KeyPress, Callable[[], object]]:
+    """Return the actions by key; their errors are shown as messages."""
+    return {
+        KeyPress.parse(shortcut.key): report_errors(session, shortcut.action)
+        for shortcut in shortcuts
+    }
 
 
 class ShortcutsDialog(QDialog):
@@ -135,9 +126,6 @@ class ShortcutsDialog(QDialog):
                 grid.addWidget(QLabel(text), row, 2 * column + 1)
         layout = QVBoxLayout(self)
         layout.addLayout(grid)
-        layout.addWidget(
-            QLabel("Shortcuts work while the canvas has the focus: click into it once.")
-        )
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         layout.addWidget(buttons)

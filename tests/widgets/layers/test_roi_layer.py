@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.key_presses import press_key
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtTest import QTest
@@ -29,8 +30,7 @@ class Mouse:
         self.canvas = viewer.window._qt_viewer.canvas
 
     def press(self, key: Any, modifier: Any = NONE) -> None:
-        self.canvas.native.setFocus()
-        QTest.keyClick(self.canvas.native, key, modifier)
+        press_key(self.viewer, key, modifier)
         self.qtbot.wait(50)
 
     def at(self, *voxel: float) -> QPoint:

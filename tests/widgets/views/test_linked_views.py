@@ -252,3 +252,18 @@ def test_hiding_the_views_leaves_one_canvas(gestures: Gestures) -> None:
     gestures.qtbot.wait(300)
     assert [view.plane for view in views.views] == [Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL]
     assert find_label(views.views[1]).data is gestures.session.case.label
+
+
+def test_the_scan_is_fitted_again_until_the_user_zooms(gestures: Gestures) -> None:
+    views, main_window = gestures.views, gestures.viewer.window._qt_window
+    axial = views.main_view
+    gestures.viewer.reset_view()
+    gestures.qtbot.wait(100)
+    fitted = axial.geometry.zoom
+    main_window.resize(1000, 600)
+    gestures.qtbot.waitUntil(lambda: axial.geometry.zoom < 0.9 * fitted, timeout=20_000)
+    gestures.wheel(axial, 2, QPoint(50, 50), CONTROL)
+    zoomed = axial.geometry.zoom
+    main_window.resize(1366, 768)
+    gestures.qtbot.wait(400)
+    assert axial.geometry.zoom == pytest.approx(zoomed)
