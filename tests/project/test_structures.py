@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from project.test_removed_cases import CRASH_CODE, crash_at
 
 from napari_dycon import io
+from napari_dycon.core.cleanup import clean_project
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
 from napari_dycon.project.store import Project
@@ -82,6 +84,15 @@ def test_labels_of_removed_cases_are_changed_too(two_structures: Project) -> Non
     label = project.labels.read("scan-0")
     assert (label[0] == UNANNOTATED).all()
     project.labels.save("scan-0", label)
+
+
+def test_temporary_files_beside_the_copies_are_cleaned_up(two_structures: Project) -> None:
+    deleted = two_structures.structures.delete(2)
+    stale = deleted.folder / "labels" / ".0123abcd.tmp.scan-0.nii.gz"
+    stale.write_bytes(b"left by a crash")
+    os.utime(stale, (1.0, 1.0))
+    assert clean_project(two_structures.path) == [stale]
+    assert len(list((deleted.folder / "labels").iterdir())) == 1
 
 
 def test_a_crash_at_any_moment_keeps_the_labels(two_structures: Project) -> None:
