@@ -19,8 +19,8 @@ from napari_dycon.application.labels.annotation_tools import AnnotationTools
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor, LabelWriter
 from napari_dycon.application.process_followers import ProcessFollowers
-from napari_dycon.application.project_editing import ProjectEditor
 from napari_dycon.application.project_opening import ProjectOpener
+from napari_dycon.application.projects.project_editing import ProjectEditor
 from napari_dycon.application.review import Review
 from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus

@@ -16,7 +16,7 @@ from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_images import read_grid
-from napari_dycon.project.deleted_structures import read_deleted_values
+from napari_dycon.project.editing.deleted_structures import read_deleted_values
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.runs.run_store import RunStore
 from napari_dycon.project.untrusted_model import UntrustedModel

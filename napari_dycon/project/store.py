@@ -16,7 +16,9 @@ from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import case_images, manifest
-from napari_dycon.project.case_names import rename_case
+from napari_dycon.project.editing.case_names import rename_case
+from napari_dycon.project.editing.removed_cases import RemovedCases
+from napari_dycon.project.editing.structures import StructureStore
 from napari_dycon.project.external_images import external_folders
 from napari_dycon.project.importing.case_import import (
     OnSkip,
@@ -35,10 +37,8 @@ from napari_dycon.project.models import (
     validate_manifest,
 )
 from napari_dycon.project.prediction_store import PredictionStore
-from napari_dycon.project.removed_cases import RemovedCases
 from napari_dycon.project.runs.run_store import RunStore
 from napari_dycon.project.schema_version import SCHEMA_VERSION
-from napari_dycon.project.structures import StructureStore
 from napari_dycon.project.trusted_projects import trust
 
 

@@ -166,7 +166,7 @@ def test_a_failed_removal_shows_the_case_again(
 
     project = session.require_project()
     before = project.labels.read("scan-1")
-    monkeypatch.setattr("napari_dycon.project.removed_cases.write_json", fail)
+    monkeypatch.setattr("napari_dycon.project.editing.removed_cases.write_json", fail)
     with pytest.raises(UserError, match="disk is full"):
         session.project_editor.remove_case("scan-1")
     assert session.require_case().id == "scan-1"

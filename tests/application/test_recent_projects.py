@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_dycon.application import recent_projects
+from napari_dycon.application.projects import recent_projects
 from napari_dycon.project.store import Project
 
 

@@ -22,11 +22,11 @@ from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.case_images import channel_paths
+from napari_dycon.project.editing.removed_cases import list_removed_cases
 from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
 from napari_dycon.project.label_store import LABEL_SUFFIX, label_file_path
 from napari_dycon.project.models import Case, ClassInfo
-from napari_dycon.project.removed_cases import list_removed_cases
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from napari_dycon.application.labels.structure_volumes import StructureVolumes, 
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import UserError
+from napari_dycon.project.editing.structures import describe_structure_error
 from napari_dycon.project.models import ClassInfo
-from napari_dycon.project.structures import describe_structure_error
 from napari_dycon.session import Session
 from napari_dycon.widgets.dialogs.name_dialog import NameDialog, ask_name
 from napari_dycon.widgets.dialogs.prompt import show_prompt

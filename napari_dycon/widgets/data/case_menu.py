@@ -12,7 +12,7 @@ from napari_dycon.application.cases.details import CaseDetails, get_scan_folder,
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import UserError
-from napari_dycon.project.case_names import describe_name_error
+from napari_dycon.project.editing.case_names import describe_name_error
 from napari_dycon.project.models import Case
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session

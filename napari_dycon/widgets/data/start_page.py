@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.application.recent_projects import (
+from napari_dycon.application.projects.recent_projects import (
     add_recent_project,
     clear_recent_projects,
     list_recent_projects,

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.core.text import escape_control_characters
-from napari_dycon.project.removed_cases import RemovedCase
+from napari_dycon.project.editing.removed_cases import RemovedCase
 from napari_dycon.widgets.window.helpers import make_hint_label
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_dycon.application.recent_projects import add_recent_project, list_recent_projects
+from napari_dycon.application.projects.recent_projects import (
+    add_recent_project,
+    list_recent_projects,
+)
 from napari_dycon.demo import sample_project
 from napari_dycon.project.store import Project
 

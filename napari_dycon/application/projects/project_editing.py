@@ -19,11 +19,11 @@ from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.editing.removed_cases import RemovedCase
+from napari_dycon.project.editing.structures import DeletedStructure
 from napari_dycon.project.models import Case
 from napari_dycon.project.open_sessions import list_open_sessions
-from napari_dycon.project.removed_cases import RemovedCase
 from napari_dycon.project.store import Project
-from napari_dycon.project.structures import DeletedStructure
 
 T = TypeVar("T")
 

@@ -23,17 +23,17 @@ from napari_dycon.core.containment import ensure_links_within, ensure_within
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.case_ids import normalize_name
-from napari_dycon.project.deleted_structures import (
+from napari_dycon.project.editing.deleted_structures import (
     FOLDER,
     MAX_RECORDS,
     RECORD_FILE,
     read_deleted_values,
 )
+from napari_dycon.project.editing.removed_cases import find_removed_labels
 from napari_dycon.project.label_rules import compute_label_status, get_next_status
 from napari_dycon.project.label_store import LABEL_SUFFIX, LabelStore
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.models import PALETTE, ClassInfo, Status, get_palette_color
-from napari_dycon.project.removed_cases import find_removed_labels
 
 
 @dataclass(frozen=True)
