@@ -159,12 +159,34 @@ class Session:
         """Add scans whose channels the user assigned, without labels."""
         self.import_export.add_scans(scans)
 
-    def export(self, format_: str, out: Path | str, **options: Any) -> None:
+    def export(
+        self,
+        format_: str,
+        out: Path | str,
+        *,
+        include_partial: bool = False,
+        include_unreviewed: bool = False,
+        **options: Any,
+    ) -> None:
         """Write masks, a dataset, the network or a report; see ``exports.registry.export``.
 
         One export at a time: a second one raises ``BusyError``.
+
+        Parameters
+        ----------
+        include_partial : also export the masks of cases in progress; in a DICOM segmentation, what
+            is not drawn counts as background
+        include_unreviewed : also export predictions that were not accepted, alone and in the
+            unannotated voxels of cases in progress
+        **options : other fields of ``exports.options.ExportOptions``, such as ``cases``
         """
-        self.import_export.export(format_, out, **options)
+        self.import_export.export(
+            format_,
+            out,
+            include_partial=include_partial,
+            include_unreviewed=include_unreviewed,
+            **options,
+        )
 
     # ---- Annotate --------------------------------------------------------------------------
 

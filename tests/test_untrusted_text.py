@@ -83,7 +83,7 @@ def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> No
     run = project.runs.create("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
-    (out,) = export(project, "report", tmp_path / "out", ExportOptions(run=run.id))
+    (out,) = export(project, "report", tmp_path / "out", ExportOptions(run=run.id)).written
     text = out.read_text("utf-8")
     found = Page()
     found.feed(text)
@@ -98,7 +98,7 @@ def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> No
 
 
 def test_a_report_of_an_untrusted_project_is_escaped_as_well(project: Project) -> None:
-    assert "<script" not in render_page(rename_with_markup(project), None, [], {}, {})
+    assert "<script" not in render_page(rename_with_markup(project), [], [], {}, {})
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -214,7 +214,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
     save_weights(run.weights_path, TrainedModel(network, network, config, values, 1), 1)
-    written = export(project, format_, tmp_path / "out", ExportOptions(source="labels"))
+    written = export(project, format_, tmp_path / "out", ExportOptions(source="labels")).written
     assert written
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in written)
     for path in (tmp_path / "out").rglob("*"):

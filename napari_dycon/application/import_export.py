@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
 
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.messages import report_messages, report_notes
@@ -21,6 +23,9 @@ from napari_dycon.project.importing.patient_folders import resolve_scans
 from napari_dycon.project.models import Case
 from napari_dycon.project.store import Project
 
+if TYPE_CHECKING:
+    from napari_dycon.exports.result import ExportResult
+
 MAX_EXAMPLES = 20
 
 
@@ -30,7 +35,10 @@ class ImportExport:
     Attributes
     ----------
     is_exporting : whether an export is running; there is one at a time
+    exported : emitted with the ``ExportResult`` of each export
     """
+
+    exported = Signal(object)
 
     def __init__(
         self,
@@ -174,14 +182,14 @@ class ImportExport:
         self._autosaver.flush()
         notes: list[str] = []
 
-        def write_export(progress: ItemProgressCallback) -> list[Path]:
+        def write_export(progress: ItemProgressCallback) -> ExportResult:
             return export(project, format_, out, chosen, on_note=notes.append, on_progress=progress)
 
-        def on_done(written: list[Path]) -> None:
+        def on_done(result: ExportResult) -> None:
             self.is_exporting = False
             report_notes(self._state, notes)
-            names = written[0].name if len(written) == 1 else f"{len(written)} files"
-            self._state.message.emit("info", f"Exported {names} to {out}.")
+            self._state.message.emit("info", result.describe())
+            self.exported.emit(result)
 
         def on_error(error: Exception) -> None:
             self.is_exporting = False
@@ -239,6 +247,7 @@ def resample_prompt(finding: str, resample: Callable[[], object]) -> UserPrompt:
     """
     return UserPrompt(
         "Irregular slices",
-        f"{finding}.\n\nResample to regular spacing? Labels will belong to the resampled scan.",
+        f"{finding}.\n\nResample to evenly spaced slices? Labels will belong to the resampled "
+        "scan, which cannot be exported as DICOM.",
         (("Resample", resample),),
     )

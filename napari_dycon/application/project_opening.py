@@ -14,6 +14,7 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.errors import DyconError
+from napari_dycon.project.known_copies import reads_only_known_scans
 from napari_dycon.project.open_sessions import OpenSession, SessionMarker, list_open_sessions
 from napari_dycon.project.store import Project
 from napari_dycon.project.trusted_projects import is_trusted, trust
@@ -54,7 +55,7 @@ class ProjectOpener:
             project = Project.open(path, read_only_reason=READ_ONLY_REASON if read_only else None)
             if not project.read_only_reason:
                 clean_project(project.path)
-            external_folders = [] if is_trusted(project.path) else project.external_folders()
+            external_folders = list_untrusted_folders(project)
             return OpenRequest(
                 project,
                 list_open_sessions(project.path, remove_stale=not project.read_only_reason),
@@ -170,6 +171,19 @@ class ProjectOpener:
                 ),
             )
         )
+
+
+def list_untrusted_folders(project: Project) -> list[Path]:
+    """List the external folders of a project that the user has not agreed to read.
+
+    A copy of a trusted project is trusted, too.
+    """
+    if is_trusted(project.path) or not (folders := project.external_folders()):
+        return []
+    if reads_only_known_scans(project.path, project.cases):
+        trust(project.path)
+        return []
+    return folders
 
 
 def external_folders_message(project: Project, folders: Sequence[Path]) -> str:

@@ -18,6 +18,7 @@ from napari_dycon.cli.console import print_status
 from napari_dycon.cli.demo import demo
 from napari_dycon.cli.evaluate import evaluate
 from napari_dycon.cli.export import export
+from napari_dycon.cli.help import Command, Group, build_help
 from napari_dycon.cli.predict import predict
 from napari_dycon.cli.project import cases, gui, new
 from napari_dycon.cli.train import train
@@ -28,6 +29,7 @@ INTERRUPT_EXIT_CODE = 130  # 128 + SIGINT, as in shells
 
 app = typer.Typer(
     name="napari-dycon",
+    cls=Group,
     help="Annotate 3D scans, train a segmentation network on labeled and unlabeled scans (DyCON), "
     "and review its uncertainty.",
     no_args_is_help=True,
@@ -89,4 +91,4 @@ def root(  # noqa: D103 - a docstring would replace the help text of the program
 
 
 for command in (demo, gui, new, cases, train, predict, evaluate, export):
-    app.command()(command)
+    app.command(cls=Command, help=build_help(command))(command)

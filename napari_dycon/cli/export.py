@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_dycon.cli.console import make_progress_bar, print_json, print_status
+from napari_dycon.cli.console import (
+    make_progress_bar,
+    plain_cell,
+    print_json,
+    print_status,
+    print_table,
+)
 from napari_dycon.cli.options import (
     CasesOption,
     JsonOption,
@@ -17,6 +23,30 @@ from napari_dycon.cli.options import (
 )
 from napari_dycon.core.text import escape_control_characters
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from napari_dycon.exports.result import ExportResult
+
+
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        help="labels, predictions, or auto: labels and, with --include-unreviewed, predictions in "
+        "unannotated voxels."
+    ),
+]
+IncludePartialOption = Annotated[
+    bool, typer.Option("--include-partial", help="Also export masks of cases in progress.")
+]
+IncludeUnreviewedOption = Annotated[
+    bool,
+    typer.Option(
+        "--include-unreviewed",
+        help="Also export predictions that were not accepted, alone and in unannotated voxels.",
+    ),
+]
+
 
 def export(
     project: ProjectPath,
@@ -25,23 +55,23 @@ def export(
         typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
     ],
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    source: Annotated[
-        str,
-        typer.Option(
-            help="labels, predictions, or auto (labels, with predictions in unannotated voxels)."
-        ),
-    ] = "auto",
+    source: SourceOption = "auto",
     run: Annotated[
         str | None,
-        typer.Option(help="Run whose predictions or weights to use. Default: newest."),
+        typer.Option(
+            help="Run to export; default: newest. For masks and reports, the newest run that "
+            "predicted the case."
+        ),
     ] = None,
     cases: CasesOption = None,
+    include_partial: IncludePartialOption = False,
+    include_unreviewed: IncludeUnreviewedOption = False,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write uncertainty maps.")
     ] = False,
     dicom_code: Annotated[
         list[str] | None,
-        typer.Option(help="Coded term of a class in DICOM files, as NAME=TERM; repeatable."),
+        typer.Option(metavar="NAME=TERM", help="Coded term of a class in DICOM files; repeatable."),
     ] = None,
     keep_identity: Annotated[
         bool,
@@ -51,7 +81,11 @@ def export(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export masks, an nnU-Net dataset, a trained model or a report."""
+    """Export masks, an nnU-Net dataset, a trained model or a report.
+
+    By default, only finished masks are exported: cases in progress and predictions that were not
+    accepted are left out and listed. The file origins.csv lists what each mask is.
+    """
     from napari_dycon.exports.options import ExportOptions
     from napari_dycon.exports.registry import export as export_project
     from napari_dycon.exports.registry import parse_codes
@@ -61,13 +95,15 @@ def export(
         source=source,
         run=run,
         cases=parse_case_ids(cases) if cases else None,
+        include_partial=include_partial,
+        include_unreviewed=include_unreviewed,
         uncertainty=uncertainty,
         keep_identity=keep_identity,
         codes=parse_codes(opened, dicom_code) if dicom_code else None,
     )
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)
-        written = export_project(
+        result = export_project(
             opened,
             format_,
             out,
@@ -78,6 +114,52 @@ def export(
             ),
         )
     if as_json:
-        print_json({"format": format_, "written": [str(path) for path in written]})
+        print_json(_to_json(format_, result))
     else:
-        typer.echo(escape_control_characters(f"{len(written)} file(s) or folder(s) in {out}"))
+        _show_result(result, out)
+
+
+def _show_result(result: ExportResult, out: Path) -> None:
+    """Print the masks and the cases left out, or the file or folder written."""
+    if result.masks:
+        print_table(_build_table(result))
+        print_status(result.describe())
+        return
+    for path in result.written:
+        shown = out if path == result.out else out / path.relative_to(result.out)
+        typer.echo(escape_control_characters(f"Wrote {shown}"))
+
+
+def _to_json(format_: str, result: ExportResult) -> dict[str, Any]:
+    return {
+        "format": format_,
+        "written": [str(path) for path in result.written],
+        "cases": [
+            {
+                "case": mask.case,
+                "file": str(mask.path),
+                "origin": mask.origin,
+                "run": mask.run,
+                "status": mask.status,
+                "reviewed": mask.is_reviewed,
+            }
+            for mask in result.masks
+        ],
+        "left_out": [{"case": case.case, "reason": case.reason} for case in result.left_out],
+    }
+
+
+def _build_table(result: ExportResult) -> Table:
+    """Build the table of the masks written and of the cases left out."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("case", "mask", "file"):
+        table.add_column(column, no_wrap=True)
+    for mask in result.masks:
+        origin = f"{mask.origin} ({mask.run})" if mask.run else mask.origin
+        table.add_row(*map(plain_cell, (mask.case, origin, mask.path.name)))
+    for case in result.left_out:
+        option = f"; see {case.option}" if case.option else ""
+        table.add_row(*map(plain_cell, (case.case, f"left out: {case.reason}{option}", "")))
+    return table

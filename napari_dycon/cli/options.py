@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_dycon.application.project_opening import external_folders_message
+from napari_dycon.application.project_opening import (
+    external_folders_message,
+    list_untrusted_folders,
+)
 from napari_dycon.cli.console import print_status
 from napari_dycon.errors import UserError
 
@@ -71,10 +74,9 @@ def open_project(path: Path) -> Project:
     """
     from napari_dycon.project.open_sessions import list_open_sessions
     from napari_dycon.project.store import Project
-    from napari_dycon.project.trusted_projects import is_trusted
 
     project = Project.open(path)
-    if not is_trusted(project.path) and (folders := project.external_folders()):
+    if folders := list_untrusted_folders(project):
         print_status(external_folders_message(project, folders))
     # Exclude this process and its parent, which may be the session that started the command.
     own_pids = (os.getpid(), os.getppid())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from napari_dycon.cli.console import plain_cell, print_json, print_table
+from napari_dycon.core.wording import format_count
 from napari_dycon.engine.evaluation.formatting import (
     CASE_COLUMNS,
     METRIC_COLUMNS,
@@ -61,8 +62,8 @@ def build_evaluation_table(result: Mapping[str, Any]) -> Table:
     """Build the table of a result of ``evaluate_folders``."""
     summary = result["summary"]
     table = Table(
-        title=f"{summary['cases']} cases, mean foreground Dice {summary['mean_dice']:.4f} "
-        f"± {summary['sd_dice']:.4f}"
+        title=f"{format_count(summary['cases'], 'case')}, mean foreground Dice "
+        f"{summary['mean_dice']:.4f} ± {summary['sd_dice']:.4f}"
     )
     for column in CASE_COLUMNS:
         table.add_column(column, justify="left", no_wrap=True)

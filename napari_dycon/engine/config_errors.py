@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 MAX_NUMBER = 1e30
+MAX_SUGGESTIONS = 3  # of similar names for an unknown setting
 
 
 def describe_error(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
@@ -21,11 +22,7 @@ def describe_error(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
     )
     kind = error["type"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or [
-            known for known in fields if known.rpartition(".")[2] == names[-1]
-        ]
-        known = f"Did you mean {near[0]}? " if near else ""
-        return f"Unknown setting {name}. {known}Known settings: {', '.join(sorted(fields))}."
+        return f"Unknown setting {_shorten_name(name)}. {_suggest(name, fields)}"
     if kind == "value_error":
         text = str(error["ctx"]["error"])
         subject = "Setting" if not names or name not in fields else f"Setting {name}"
@@ -46,6 +43,25 @@ def describe_error(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
     if name in fields:
         return f"Setting {name} cannot be {found}; expected {describe_type(fields[name])}."
     return f"Setting {name} cannot be {found}; expected its settings by name."
+
+
+def _suggest(name: str, fields: Mapping[str, FieldInfo]) -> str:
+    """Suggest the settings with the most similar names, whole or without their group."""
+    last = name.rpartition(".")[2]
+    names_by_last: dict[str, list[str]] = {}
+    for known in fields:
+        names_by_last.setdefault(known.rpartition(".")[2], []).append(known)
+    similar = difflib.get_close_matches(last, names_by_last, n=MAX_SUGGESTIONS, cutoff=0.6)
+    near = [known for match in similar for known in names_by_last[match]]
+    near += difflib.get_close_matches(name, fields, n=MAX_SUGGESTIONS, cutoff=0.6)
+    if suggestions := list(dict.fromkeys(near))[:MAX_SUGGESTIONS]:
+        return f"Did you mean {' or '.join(suggestions)}?"
+    return "The documentation lists all settings under Reference, Configuration."
+
+
+def _shorten_name(name: str) -> str:
+    """Shorten an untrusted name to at most 80 characters."""
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def get_choices(field: FieldInfo) -> list[str]:

@@ -26,6 +26,7 @@ from napari_dycon.core.atomic import (
     write_text,
 )
 from napari_dycon.core.cleanup import remove_stale_temporaries
+from napari_dycon.core.wording import format_count
 from napari_dycon.engine import network
 from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import TrainConfig
@@ -73,8 +74,8 @@ def export_monai_bundle(
     model = load_model(weights)
     if len(channels) != model.channels:
         raise ConfigError(
-            f"The network was trained on {model.channels} channel(s), but {len(channels)} are "
-            f"named: {', '.join(channels)}. Choose a run of this project."
+            f"The network was trained on {format_count(model.channels, 'channel')}, but "
+            f"{len(channels)} are named: {', '.join(channels)}. Choose a run of this project."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProjectError(f"{out} is not empty. Choose a new or empty folder for the bundle.")

@@ -18,11 +18,14 @@ class ExportOptions:
 
     Attributes
     ----------
-    source : source of masks: "labels", "predictions", or "auto" (labels, with predictions in
-        unannotated voxels)
-    run : run whose predictions or weights are exported; by default the newest, for masks the newest
-        that predicted the case
+    source : source of masks: "labels", "predictions", or "auto" (labels and, with
+        ``include_unreviewed``, predictions in unannotated voxels)
+    run : run whose predictions or weights are exported; by default the newest, for masks and the
+        report the newest that predicted the case
     cases : case ids; by default all
+    include_partial : also export the masks of cases in progress
+    include_unreviewed : with the source "auto", also export predictions that were not accepted:
+        alone, and in the unannotated voxels of cases in progress
     uncertainty : also write uncertainty maps
     keep_identity : copy the patient's name, ID and dates from the series to DICOM files
     codes : coded terms of DICOM segmentations by class value; by default, terms are suggested by
@@ -32,6 +35,8 @@ class ExportOptions:
     source: str = "auto"  # one of ``MaskSource``
     run: str | None = None
     cases: Sequence[str] | None = None
+    include_partial: bool = False
+    include_unreviewed: bool = False
     uncertainty: bool = False
     keep_identity: bool = False
     codes: Mapping[int, Code] | None = None
@@ -41,3 +46,13 @@ class ExportOptions:
             raise UserError(
                 f"'{self.source}' cannot be exported; expected auto, labels or predictions."
             )
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels are exported."""
+        return self.source != "predictions"
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether predictions are exported."""
+        return self.source == "predictions" or (self.source == "auto" and self.include_unreviewed)

@@ -13,15 +13,16 @@ from napari_dycon.exports.masks import export_masks
 from napari_dycon.exports.nnunet import write_nnunet
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.report.write import write_report
+from napari_dycon.exports.result import ExportResult
 from napari_dycon.io.dicom.terminology import Code, search
 from napari_dycon.project.store import Project
 
 OnNote = Callable[[str], None]
 
 
-# Writes a project in one format; returns the files or the folder written.
+# Writes a project in one format.
 WriteExport = Callable[
-    [Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], list[Path]
+    [Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], ExportResult
 ]
 
 
@@ -42,7 +43,7 @@ def export(
     *,
     on_progress: ItemProgressCallback | None = None,
     on_note: OnNote | None = None,
-) -> list[Path]:
+) -> ExportResult:
     """Export a project.
 
     Parameters
@@ -54,7 +55,7 @@ def export(
 
     Returns
     -------
-    The files or the folder written.
+    The files or the folder written, and for masks their origins and the cases left out.
 
     Raises
     ------
@@ -84,11 +85,8 @@ def _export_masks(
     on_note: OnNote | None,
     *,
     format_: str,
-) -> list[Path]:
-    exported = export_masks(
-        project, out, format_, options, on_progress=on_progress, on_note=on_note
-    )
-    return [mask.path for mask in exported]
+) -> ExportResult:
+    return export_masks(project, out, format_, options, on_progress=on_progress, on_note=on_note)
 
 
 def _export_nnunet(
@@ -97,8 +95,8 @@ def _export_nnunet(
     _options: ExportOptions,
     on_progress: ItemProgressCallback | None,
     _on_note: OnNote | None,
-) -> list[Path]:
-    return [write_nnunet(project, out, on_progress=on_progress)]
+) -> ExportResult:
+    return ExportResult(out, [write_nnunet(project, out, on_progress=on_progress)])
 
 
 def _export_bundle(
@@ -107,7 +105,7 @@ def _export_bundle(
     options: ExportOptions,
     _on_progress: ItemProgressCallback | None,
     _on_note: OnNote | None,
-) -> list[Path]:
+) -> ExportResult:
     from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
 
     run = project.runs.get(options.run)
@@ -120,7 +118,7 @@ def _export_bundle(
         classes=project.classes,
         channels=project.channels,
     )
-    return [folder]
+    return ExportResult(out, [folder])
 
 
 def _export_report(
@@ -129,10 +127,9 @@ def _export_report(
     options: ExportOptions,
     on_progress: ItemProgressCallback | None,
     _on_note: OnNote | None,
-) -> list[Path]:
-    return [
-        write_report(project, out, run=options.run, cases=options.cases, on_progress=on_progress)
-    ]
+) -> ExportResult:
+    page = write_report(project, out, run=options.run, cases=options.cases, on_progress=on_progress)
+    return ExportResult(out, [page])
 
 
 EXPORTERS: dict[str, Exporter] = {

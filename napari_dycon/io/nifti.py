@@ -24,6 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from napari_dycon.core.atomic import atomic_write
 from napari_dycon.core.types import Array
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.files import check_path_type
 from napari_dycon.io.gzip import DECOMPRESSION_ERRORS, open_gzip_writer, read_gzip_voxels
@@ -62,8 +63,8 @@ def read(path: Path, channel: int | None = None) -> LoadedImage:
     if channel is not None and (len(shape) != 4 or channel >= shape[3]):
         count = shape[3] if len(shape) == 4 else 1
         raise FileFormatError(
-            f"{path.name} has {count} channel(s); expected at least {channel + 1}. Restore the "
-            "file with all channels."
+            f"{path.name} has {format_count(count, 'channel')}; expected at least {channel + 1}. "
+            "Restore the file with all channels."
         )
     check_shape(path, shape if channel is None else shape[:3])
     _check_size(path, image, shape)

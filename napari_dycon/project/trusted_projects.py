@@ -50,6 +50,11 @@ def trust(path: Path | str) -> None:
         )  # the home folder is not writable; the user will be asked again
 
 
+def list_trusted() -> list[str]:
+    """List the folders of the trusted projects, in the order in which they became trusted."""
+    return [*_read_trusted(), *sorted(_trusted_this_session)]
+
+
 def _normalize_path(path: Path | str) -> str:
     # A name that is not valid text (bytes of another encoding) is still normalized.
     real = os.path.normcase(os.path.realpath(path))

@@ -19,9 +19,12 @@ from napari_dycon.cli.predict import check_output_folder
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS, export, parse_codes
+from napari_dycon.exports.selection import Reason
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
+
+ALL = {"include_partial": True, "include_unreviewed": True}
 
 
 @pytest.fixture
@@ -50,7 +53,8 @@ def dicom_project(tmp_path: Path) -> Project:
 def test_labels_are_completed_by_predictions_on_the_grid_of_the_scan(
     format_: str, dicom_project: Project, tmp_path: Path
 ) -> None:
-    written = export(dicom_project, format_, tmp_path / "out", ExportOptions(uncertainty=True))
+    options = ExportOptions(uncertainty=True, **ALL)
+    written = export(dicom_project, format_, tmp_path / "out", options).written
     ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[format_]
     assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
     scan = dicom_project.read_image("bert")
@@ -74,9 +78,11 @@ def test_labels_are_completed_by_predictions_on_the_grid_of_the_scan(
 
 
 def test_the_exported_content_can_be_selected(dicom_project: Project, tmp_path: Path) -> None:
-    (only,) = export(dicom_project, "nifti", tmp_path / "p", ExportOptions(source="predictions"))
+    options = ExportOptions(source="predictions")
+    (only,) = export(dicom_project, "nifti", tmp_path / "p", options).written
     assert np.all(nib.load(only).get_fdata() == 2)
-    export(dicom_project, "nifti", tmp_path / "l", ExportOptions(source="labels", cases=["bert"]))
+    options = ExportOptions(source="labels", cases=["bert"], include_partial=True)
+    export(dicom_project, "nifti", tmp_path / "l", options)
     label = io.read_label(tmp_path / "l" / "bert.nii.gz").array
     assert np.array_equal(label, dicom_project.labels.read("bert"))
     options = ExportOptions(source="predictions", cases=["anna"])
@@ -95,10 +101,10 @@ def test_dicom_segmentations_have_terms_but_no_patient_names(
     import pydicom
 
     codes = parse_codes(dicom_project, ["cyst=neoplasm"])
-    options = ExportOptions(uncertainty=True, codes=codes)
+    options = ExportOptions(uncertainty=True, codes=codes, **ALL)
     export(dicom_project, "dicom-seg", tmp_path / "out", options)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "anna.dcm", "bert.dcm", "bert_uncertainty.dcm",
+        "anna.dcm", "bert.dcm", "bert_uncertainty.dcm", "origins.csv",
     ]  # fmt: skip
     data = pydicom.dcmread(tmp_path / "out" / "anna.dcm")
     meanings = [
@@ -165,7 +171,7 @@ def test_files_of_the_project_and_of_other_cases_are_never_replaced(tmp_path: Pa
     project.predictions.write(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
     with pytest.raises(UserError, match="would overwrite the scan"):
-        export(project, "nifti", tmp_path / "two")
+        export(project, "nifti", tmp_path / "two", ExportOptions(**ALL))
     with pytest.raises(UserError, match="labels or predictions of p itself"):
         export(project, "nifti", project.path / "labels")
     with pytest.raises(UserError, match="labels or predictions of p itself"):
@@ -205,8 +211,9 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
 ) -> None:
     healthy = np.zeros(dicom_project.read_image("anna").shape, np.uint8)
     dicom_project.labels.save("anna", healthy)
-    written = export(dicom_project, "dicom-seg", tmp_path / "out")
-    assert [path.name for path in written] == ["bert.dcm"]
+    result = export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(**ALL))
+    assert [path.name for path in result.written] == ["bert.dcm"]
+    assert [(case.case, case.reason) for case in result.left_out] == [("anna", Reason.EMPTY)]
     with pytest.raises(UserError, match="with foreground voxels"):
         export(dicom_project, "dicom-seg", tmp_path / "none", ExportOptions(cases=["anna"]))
 
@@ -222,7 +229,8 @@ def test_formats_that_write_all_cases_accept_no_selection(
 
 def test_results_next_to_a_series_are_not_imported_as_scans(dicom_project: Project) -> None:
     folder = dicom_project.image_paths("bert")[0].parent
-    export(dicom_project, "dicom-seg", folder, ExportOptions(cases=["bert"], uncertainty=True))
+    options = ExportOptions(cases=["bert"], uncertainty=True, **ALL)
+    export(dicom_project, "dicom-seg", folder, options)
     assert (folder / "bert_uncertainty.dcm").exists()
     assert io.read_volume(folder).shape == dicom_project.read_image("bert").shape
 
@@ -236,8 +244,10 @@ def test_cases_without_a_series_are_skipped_with_a_message(
     label[2:4, 2:4, 2:4] = 1
     dicom_project.labels.save(case.id, label)
     messages: list[str] = []
-    written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=messages.append)
-    assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
+    result = export(
+        dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(**ALL), on_note=messages.append
+    )
+    assert [path.name for path in result.written] == ["anna.dcm", "bert.dcm"]
     assert messages[-1].startswith(f"{case.id} was left out: ")
     with pytest.raises(UserError, match=f"{case.id}: .* is not a DICOM series"):
         export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(cases=[case.id]))

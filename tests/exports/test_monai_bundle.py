@@ -220,7 +220,7 @@ def test_the_folder_contains_only_the_required_metadata(tmp_path: Path) -> None:
 
 def test_failed_exports_leave_no_files(tmp_path: Path) -> None:
     weights = make_weights(tmp_path / "w.safetensors")
-    with pytest.raises(ConfigError, match=r"on 1 channel\(s\), but 2 are named: T1, T2"):
+    with pytest.raises(ConfigError, match=r"on 1 channel, but 2 are named: T1, T2"):
         export_bundle(weights, tmp_path / "out", ["T1", "T2"])
     with pytest.raises(ConfigError, match="no weights"):
         export_bundle(tmp_path / "none.safetensors", tmp_path / "out", ["CT"])

@@ -137,6 +137,7 @@ def backdate_folder(folder: Path) -> None:
 
 
 def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path: Path) -> None:
+    from napari_dycon.exports.options import ExportOptions
     from napari_dycon.exports.registry import export
 
     run = project.runs.create("dycon", {})
@@ -148,7 +149,8 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
     (project.path / "runs" / "003-dycon").mkdir()  # killed before its settings were there
     assert [r.id for r in project.runs.list()] == [run.id]
     assert project.predictions.list_run_ids("scan-5") == []
-    names = {path.name for path in export(project, "nifti", tmp_path / "out")}
+    options = ExportOptions(include_unreviewed=True)
+    names = {path.name for path in export(project, "nifti", tmp_path / "out", options).written}
     assert names == {f"scan-{n}.nii.gz" for n in (0, 1, 2, 4)}
     assert project.runs.create("dycon", {}).id == "004-dycon"
 

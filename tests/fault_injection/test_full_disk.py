@@ -119,7 +119,7 @@ def test_a_project_in_a_read_only_folder_opens_read_only(read_only_project: Proj
 def test_a_read_only_project_can_be_viewed_and_exported(
     read_only_project: Project, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
-    assert len(export(read_only_project, "nifti", tmp_path / "out")) == 3
+    assert len(export(read_only_project, "nifti", tmp_path / "out").written) == 3
     for command in (
         ("train", read_only_project.path, "--steps", 1, "--device", "cpu"),
         (

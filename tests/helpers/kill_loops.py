@@ -180,6 +180,9 @@ class Kills:
         checked = 0
         for format_ in ("nifti", "nrrd"):
             for file in list_visible_files(out / format_):
+                if file.suffix == ".csv":
+                    assert file.read_bytes().endswith(b"\r\n")
+                    continue
                 mask = io.read_label(file).array
                 label = project.labels.read(io.scan_name(file))
                 if label is not None:  # predictions fill unannotated voxels

@@ -17,6 +17,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
 
 from napari_dycon.exports import registry as exports
+from napari_dycon.exports.result import ExportResult
 from napari_dycon.project.importing.channel_matching import candidates_from
 from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
@@ -82,7 +83,7 @@ def test_the_dialog_requires_all_choices(
     choice.activated.emit(choice.currentIndex())
     says("p1_flair.nii.gz is assigned twice, to p1 and p2")
     dialog.assign_image(1, 1, found[3])
-    says("2 case(s).")
+    says("2 cases.")
     assert [(scan.name, scan.images) for scan in dialog.scans] == [
         ("p1", tuple(found[:2])), ("p2", (found[2], found[3])),
     ]  # fmt: skip
@@ -245,10 +246,10 @@ def test_one_export_at_a_time_with_progress(
     session = panel.session
     go_on = threading.Event()
 
-    def slow(*_: Any, on_progress: Any, **__: Any) -> list[Path]:
+    def slow(*_: Any, on_progress: Any, **__: Any) -> ExportResult:
         on_progress(1, 4, "zoe")
         assert go_on.wait(20)
-        return [tmp_path / "out" / "zoe.nii.gz"]
+        return ExportResult(tmp_path / "out", [tmp_path / "out" / "zoe.nii.gz"])
 
     monkeypatch.setattr(exports, "export", slow)
     said: list[tuple[str, str]] = []

@@ -104,6 +104,7 @@ def test_export_prompts_for_the_options_of_the_format(
     def fill(dialog: Any) -> None:
         dialog.out.setText(str(tmp_path / "out"))
         dialog.mask_source.setCurrentIndex(1)
+        qtbot.waitUntil(lambda: len(dialog.table.selected) == 3, timeout=20_000)
         save_screenshot(viewer, "export")
         dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
 

@@ -14,6 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
+from napari_dycon.engine.evaluation.scan_detection import (
+    describe_scan_texture,
+    describe_scan_values,
+)
 from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case, summarize
 from napari_dycon.errors import GeometryError, LabelError, UserError
 from napari_dycon.io import is_scan, read_label, read_volume, scan_name
@@ -68,11 +72,12 @@ def evaluate_folders(
     Raises
     ------
     UserError
-        A folder is missing or empty, or no prediction has a reference.
+        A folder is missing or empty, both are the same, or no prediction has a reference.
     GeometryError
         The grids of a prediction and its reference differ.
     LabelError
-        A prediction contains 255, or there is nothing to score.
+        A folder contains scans instead of masks, a prediction contains 255, or there is nothing to
+        score.
     """
     matched = match_files(predictions, references)
     warnings = list(matched.warnings)
@@ -106,10 +111,15 @@ def match_files(predictions: Path, references: Path) -> MatchedFiles:
     Raises
     ------
     UserError
-        A folder is missing or empty, or no prediction has a reference.
+        A folder is missing or empty, both are the same, or no prediction has a reference.
     """
     prediction_paths = _find_label_files(predictions, "predictions")
     reference_paths = _find_label_files(references, "references")
+    if predictions.samefile(references):
+        raise UserError(
+            f"{predictions} is given both for the predictions and for the references; expected two "
+            "folders."
+        )
     unmatched = sorted(set(prediction_paths) - set(reference_paths))
     missing = sorted(set(reference_paths) - set(prediction_paths))
     pairs = {
@@ -123,6 +133,12 @@ def match_files(predictions: Path, references: Path) -> MatchedFiles:
             f"{_list_some(sorted(reference_paths), 1)}. Expected files with the same names."
         )
     warnings = []
+    if _has_maps(references) and not _has_maps(predictions):
+        warnings.append(
+            f"{references} contains uncertainty maps, as a folder of predictions does, and "
+            f"{predictions} does not. Expected the predictions first, then the references; check "
+            "that the folders are not swapped."
+        )
     if unmatched:  # common if only some scans have a reference mask
         warnings.append(
             f"{_pluralize(unmatched, 'prediction')} without a reference, left out: "
@@ -181,16 +197,46 @@ def _evaluate_pair(
 
 
 def _read_pair(prediction: Path, reference: Path) -> tuple[LabelArray, LabelArray]:
-    """Read prediction and reference (D, H, W) and check that they are on one grid."""
-    truth = read_label(reference)
-    mask = read_label(prediction, reference=truth)
+    """Read prediction and reference (D, H, W), check that they are masks on one grid."""
+    truth = _read_mask(reference, "references")
+    mask = _read_mask(prediction, "predictions", truth)
     if (mask.array == UNANNOTATED).any():
         raise LabelError(
             f"{prediction.name} contains the value 255, which means 'not annotated'; expected "
             "a class (0 to 254) in every voxel of a prediction. If 255 is the foreground, "
-            "replace it by the value of the class, such as 1."
+            "replace it by the value of the class, such as 1. If the folders are swapped, give the "
+            "predictions first."
         )
     return mask.array, truth.array
+
+
+def _read_mask(path: Path, kind: str, reference: Volume | None = None) -> Volume:
+    """Read a mask; ``kind`` says what its folder is for."""
+    try:
+        mask = read_label(path, reference=reference)
+    except LabelError:
+        found = describe_scan_values(read_volume(path, check_values=False).array)
+        if found is None:
+            raise
+        raise _make_scan_error(path, kind, found) from None
+    if found := describe_scan_texture(mask.array):
+        raise _make_scan_error(path, kind, found)
+    return mask
+
+
+def _make_scan_error(path: Path, kind: str, found: str) -> LabelError:
+    return LabelError(
+        f"The {kind} in {path.parent} look like scans: {path.name} contains {found}. Expected "
+        "masks with one whole number from 0 to 254 per class. Give the folder of predicted masks "
+        "first, then the folder of reference masks."
+    )
+
+
+def _has_maps(folder: Path) -> bool:
+    """Check whether a folder contains maps that are written with predictions."""
+    return any(
+        is_scan(path) and scan_name(path).endswith(MAP_SUFFIXES) for path in folder.iterdir()
+    )
 
 
 def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from importlib.resources import files
 from typing import Any
 
@@ -16,6 +17,8 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from napari_dycon import __version__
 from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
+from napari_dycon.core.wording import format_count
+from napari_dycon.errors import ProjectError
 from napari_dycon.exports.report.figures import UNCERTAINTY_OPACITY
 from napari_dycon.exports.report.statistics import EXTENT_LABELS, CaseStatistics
 from napari_dycon.project.models import Status
@@ -26,6 +29,10 @@ METRIC_TITLES = (
     *("label volume (ml)", "predicted volume (ml)"),
     *("Dice", "Jaccard", "HD95 (mm)", "ASD (mm)"),
 )
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
 LABEL_USE_TITLES = {
     "validation": "Validation",
     "labeled later": "Labeled later",
@@ -35,7 +42,7 @@ LABEL_USE_TITLES = {
 
 def render_page(
     project: Project,
-    run: Run | None,
+    runs: Sequence[Run],
     statistics: Sequence[CaseStatistics],
     summaries: Mapping[str, Mapping[str, Any]],
     pictures: Mapping[str, str],
@@ -44,7 +51,7 @@ def render_page(
 
     Parameters
     ----------
-    run : run whose predictions are reported
+    runs : runs whose predictions are reported
     statistics : statistics of all cases of the report
     summaries : result of ``segmentation_metrics.summarize`` for each use of a label (see
         ``LABEL_USE_TITLES``)
@@ -56,7 +63,10 @@ def render_page(
         version=__version__,
         style=_read_style(),
         project=project,
-        run_description=_describe_run(run),
+        date=_format_date(date.today()),
+        run_descriptions=_describe_runs(runs, statistics),
+        unpredicted_validation=_find_unpredicted_validation(statistics),
+        has_several_runs=len(runs) > 1,
         statistics=statistics,
         case_numbers={stats.case.id: number for number, stats in enumerate(statistics)},
         pictures=pictures,
@@ -71,7 +81,8 @@ def render_page(
         has_scores=any(stats.scores is not None for stats in statistics),
         has_uncertainty=any(stats.score is not None for stats in statistics),
         has_missed_structures=any(row.missed for row in structures),
-        has_predictions=any(row.prediction_ml is not None for row in structures),
+        has_predictions=any(stats.run is not None for stats in statistics),
+        has_accepted=any(stats.is_accepted for stats in statistics),
     )
 
 
@@ -87,16 +98,41 @@ def _read_style() -> str:
     return (files("napari_dycon") / "resources" / "report.css").read_text(encoding="utf-8")
 
 
-def _describe_run(run: Run | None) -> str:
-    if run is None:
-        return "No predictions; this report contains labels only."
-    config, metrics = run.read_config(), run.read_metrics()
-    text = f"Predictions of run {run.id}, method {run.method}"
-    if metrics.step is not None:
-        text += f", {metrics.step} steps"
+def _describe_runs(runs: Sequence[Run], statistics: Sequence[CaseStatistics]) -> list[str]:
+    """Describe where the predictions come from, one sentence per run."""
+    counts = Counter(stats.run for stats in statistics)
+    return [_describe_run(run, counts[run.id]) for run in runs]
+
+
+def _describe_run(run: Run, n_cases: int) -> str:
+    text = f"{format_count(n_cases, 'case')} predicted by run {run.id}"
+    try:
+        config = run.read_config()
+    except ProjectError:  # the predictions are there all the same
+        return text + "."
+    if method := config.get("method"):
+        text += f", method {method}"
+    if (step := run.read_metrics().step) is not None:
+        text += f", {step} steps"
     if start := config.get("init_from"):
         text += f", initialized from {start}"
     return text + "."
+
+
+def _find_unpredicted_validation(statistics: Sequence[CaseStatistics]) -> list[str]:
+    """List validation cases without a prediction, if other cases have one."""
+    if all(stats.run is None for stats in statistics):
+        return []
+    return [
+        stats.case.id
+        for stats in statistics
+        if stats.case.split == "validation" and stats.run is None
+    ]
+
+
+def _format_date(day: date) -> str:
+    """Format a date in English, independently of the system's language."""
+    return f"{day.day} {MONTHS[day.month - 1]} {day.year}"
 
 
 def _make_uncertainty_gradient() -> str:

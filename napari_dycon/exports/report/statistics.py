@@ -7,8 +7,6 @@ annotation ends.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
+from napari_dycon.exports.csv_table import escape_formula, format_csv
 from napari_dycon.io.volume import Volume, grid_difference
 from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.runs.run import Run
@@ -34,8 +33,20 @@ EXTENT_LABELS: dict[AnnotationExtent, str] = {
     "partial": "partial",
     "complete": "complete",
 }
+ACCEPTED_NOTE = "The label is the accepted prediction; they are not compared."
 CSV_COLUMNS = (
-    *("case", "status", "split", "label", "use", "class", "value", "label_ml", "prediction_ml"),
+    *(
+        "case",
+        "status",
+        "split",
+        "label",
+        "run",
+        "use",
+        "class",
+        "value",
+        "label_ml",
+        "prediction_ml",
+    ),
     *("dice", "jaccard", "hd95_mm", "asd_mm", "missed", "uncertainty", "notes"),
 )
 
@@ -62,8 +73,12 @@ class StructureStatistics:
 class CaseStatistics:
     """Statistics of one case: annotation extent, use of the label by the run, and structures.
 
-    ``scores`` is the result of ``segmentation_metrics.evaluate_case`` if the label is complete.
-    ``notes`` describe files that could not be read.
+    Attributes
+    ----------
+    scores : result of ``segmentation_metrics.evaluate_case`` if the label is complete
+    notes : files that could not be read
+    run : id of the run whose prediction is reported; ``None`` without a prediction
+    is_accepted : whether the label equals the prediction, with which it is not compared then
     """
 
     case: Case
@@ -73,6 +88,22 @@ class CaseStatistics:
     structures: list[StructureStatistics]
     scores: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    run: str | None = None
+    is_accepted: bool = False
+
+    @property
+    def has_label(self) -> bool:
+        """Whether anything is annotated."""
+        return self.extent != "none"
+
+    @property
+    def gap(self) -> str:
+        """Why label and prediction are not compared; empty if they are."""
+        if self.run is None:
+            return "no prediction" if self.has_label else "no label, no prediction"
+        if not self.has_label:
+            return "no label"
+        return "not compared: the label is this prediction, accepted" if self.is_accepted else ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +117,7 @@ class CaseData:
     uncertainty: npt.NDArray[np.float32] | None
     spacing_mm: tuple[float, float, float]
     notes: list[str]
+    run: str | None = None  # of the prediction
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
@@ -135,6 +167,7 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
         uncertainty,
         grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0),
         notes,
+        run.id if run is not None and prediction is not None else None,
     )
 
 
@@ -158,7 +191,14 @@ def compute_statistics(
     reference_label = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
     comparisons = compare_structures(reference_label, prediction, values, data.spacing_mm)
     scores = None
-    if label is not None and prediction is not None:
+    # An accepted prediction agrees perfectly with itself, which says nothing.
+    is_accepted = (
+        label is not None
+        and prediction is not None
+        and bool(label.any())
+        and np.array_equal(label, prediction)
+    )
+    if label is not None and prediction is not None and not is_accepted:
         scores = evaluate_case(prediction, label, data.spacing_mm, values)
     is_complete = extent == "complete"
     structures = []
@@ -182,7 +222,15 @@ def compute_statistics(
     if prediction is not None and data.uncertainty is not None:
         score = mean_foreground_uncertainty(prediction, data.uncertainty, data.spacing_mm)
     return CaseStatistics(
-        data.case, use, extent, score, structures, scores if is_complete else None, data.notes
+        data.case,
+        use,
+        extent,
+        score,
+        structures,
+        scores if is_complete else None,
+        data.notes,
+        data.run,
+        is_accepted,
     )
 
 
@@ -200,33 +248,27 @@ def classify_label_use(project: Project, run: Run) -> dict[str, LabelUse]:
 
 def to_csv(statistics: Sequence[CaseStatistics]) -> str:
     """Format one CSV row per case and structure, with formulas escaped for spreadsheets."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(CSV_COLUMNS)
+    rows = []
     for stats in statistics:
         for row in stats.structures:
             numbers = (row.label_ml, row.prediction_ml, row.dice, row.jaccard)
-            writer.writerow(
+            rows.append(
                 [
-                    _escape_formula(stats.case.id),
+                    escape_formula(stats.case.id),
                     stats.case.status,
                     stats.case.split,
                     EXTENT_LABELS[stats.extent],
+                    stats.run or "",
                     stats.use or "",
-                    _escape_formula(row.info.name),
+                    escape_formula(row.info.name),
                     row.info.value,
                     *(_format_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
                     int(row.missed),
                     _format_number(stats.score),
-                    " ".join(stats.notes),
+                    " ".join(stats.notes + ([ACCEPTED_NOTE] if stats.is_accepted else [])),
                 ]
             )
-    return text.getvalue()
-
-
-def _escape_formula(text: str) -> str:
-    """Escape text that a spreadsheet program would interpret as a formula."""
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in "\t\r\n" else text
+    return format_csv(CSV_COLUMNS, rows)
 
 
 def _format_number(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
+from napari_dycon.exports.csv_table import encode_csv
 from napari_dycon.exports.report.figures import draw_case
 from napari_dycon.exports.report.html import render_page
 from napari_dycon.exports.report.statistics import (
@@ -34,13 +35,14 @@ def write_report(
     """Write ``report.html`` and ``cases.csv``; files that cannot be read are noted in their row.
 
     The page contains volumes, agreement of labels and predictions, uncertainty, and slices of each
-    case. It contains no file names or dates and loads no external resources.
+    case. Of each case, the newest prediction is reported. The page contains no file names and no
+    dates except that of the report, and loads no external resources.
 
     Parameters
     ----------
     out : output folder; created if missing, existing files of these names are replaced
-    run : run whose predictions are reported; by default the newest that predicted one of the
-        cases, without one the report contains labels only
+    run : run whose predictions are reported; by default, of each case, the newest that predicted
+        it. Without a prediction, the report covers labels only
     cases : case ids; by default all
     on_progress : called after each case with the number of cases done, their total, and the case id
 
@@ -59,32 +61,37 @@ def write_report(
     selected = project.cases if cases is None else [project.get_case(case_id) for case_id in cases]
     if not selected:
         raise UserError(f"{project.name} has no cases to report. Add scans first.")
-    used_run = project.runs.get(run) if run is not None else _find_newest_run(project, selected)
-    uses = {} if used_run is None else classify_label_use(project, used_run)
+    runs = _find_runs(project, selected, run)
+    uses = {one.id: classify_label_use(project, one) for one in set(runs.values())}
     statistics: list[CaseStatistics] = []
     pictures: dict[str, str] = {}
     ensure_dir(out)
     for number, case in enumerate(selected, start=1):
+        used_run = runs.get(case.id)
         data = load_case_data(project, case, used_run)  # one case in memory at a time
-        statistics.append(compute_statistics(data, project.classes, uses.get(case.id)))
+        use = None if used_run is None else uses[used_run.id].get(case.id)
+        statistics.append(compute_statistics(data, project.classes, use))
         if data.scan is not None:
             pictures[case.id] = draw_case(data, project.classes, f"scan-{number}")
         if on_progress:
             on_progress(number, len(selected), case.id)
-    # With a byte order mark, by which spreadsheet programs recognize UTF-8.
-    write_bytes(out / "cases.csv", to_csv(statistics).encode("utf-8-sig"))
+    write_bytes(out / "cases.csv", encode_csv(to_csv(statistics)))
     path = out / "report.html"
-    write_text(
-        path, render_page(project, used_run, statistics, _summarize_by_use(statistics), pictures)
-    )
+    used_ids = {stats.run for stats in statistics}
+    used_runs = [one for one in project.runs.list() if one.id in used_ids]
+    summaries = _summarize_by_use(statistics)
+    write_text(path, render_page(project, used_runs, statistics, summaries, pictures))
     return path
 
 
-def _find_newest_run(project: Project, cases: Sequence[Case]) -> Run | None:
-    for run in reversed(project.runs.list()):
-        if any(project.predictions.path(run.id, case.id).exists() for case in cases):
-            return run
-    return None
+def _find_runs(project: Project, cases: Sequence[Case], run: str | None) -> dict[str, Run]:
+    """Find the run whose prediction of each case is reported; without prediction, none."""
+    if run is not None:
+        chosen = project.runs.get(run)
+        return {case.id: chosen for case in cases}
+    runs = {one.id: one for one in project.runs.list()}
+    newest = project.predictions.newest_run_ids()
+    return {case.id: runs[newest[case.id]] for case in cases if newest.get(case.id) in runs}
 
 
 def _summarize_by_use(statistics: Sequence[CaseStatistics]) -> Mapping[str, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.types import ProgressCallback
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.dicom.files import header_text, is_dicom, suppress_warnings
 from napari_dycon.io.dicom.headers import read_header
@@ -169,8 +170,9 @@ def select_single_series(
     volumes = [series for series in candidates if len(series.slices) > 1] or candidates
     if len(volumes) == 1:
         n_omitted = len(candidates) - 1
-        note = f"{n_omitted} single image(s) outside the series were left out." if n_omitted else ""
-        return volumes[0], (note,) if note else ()
+        verb = "was" if n_omitted == 1 else "were"
+        note = f"{format_count(n_omitted, 'single image')} outside the series {verb} left out."
+        return volumes[0], (note,) if n_omitted else ()
     if not candidates:
         raise FileFormatError(
             f"{path.name} contains no DICOM images with a position; expected a series of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_dycon.core.types import ProgressCallback
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import FileFormatError, IrregularSlicesError
 from napari_dycon.io.dicom.discovery import (
     Series,
@@ -69,7 +70,8 @@ def read_series(
         )
     if series.damaged_files:
         notes += (
-            f"{len(series.damaged_files)} damaged file(s) in the folder were left out, such as "
+            f"{format_count(len(series.damaged_files), 'damaged file')} in the folder "
+            f"{'was' if len(series.damaged_files) == 1 else 'were'} left out, such as "
             f"{series.damaged_files[0]}; slices may be missing at its ends.",
         )
     pixels = PixelReader(slices)

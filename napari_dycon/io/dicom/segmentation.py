@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ SOFTWARE = "napari-dycon"
 SERIES_NUMBERS = {"segmentation": 9001, "map": 9002}
 NEUTRAL_VALUES = {"ContentDate": "19000101", "ContentTime": "000000"}  # neither may be empty
 DATE_VRS = ("DA", "TM", "DT")
+AlgorithmType = Literal["MANUAL", "SEMIAUTOMATIC", "AUTOMATIC"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,15 @@ class Segment:
     """A structure of a mask and its description in a DICOM segmentation.
 
     ``value`` is its value in the mask; ``color`` is ``#rrggbb``; ``code`` is the coded term, by
-    default the one that ``terminology.suggest`` finds for the name.
+    default the one that ``terminology.suggest`` finds for the name. ``algorithm_type`` says whether
+    a person or a program made the segment; a manual one names no algorithm.
     """
 
     value: int
     name: str
     color: str
     code: Code | None = None
+    algorithm_type: AlgorithmType = "SEMIAUTOMATIC"
 
 
 def write_dicom_seg(
@@ -54,6 +57,8 @@ def write_dicom_seg(
     *,
     segments: Sequence[Segment],
     keep_identity: bool = False,
+    description: str = f"Segmentation by {SOFTWARE}",
+    is_reviewed: bool | None = None,
 ) -> None:
     """Write a mask as a DICOM segmentation that refers to its series.
 
@@ -76,6 +81,9 @@ def write_dicom_seg(
         the images are kept as references to the series, through which anyone with the series can
         identify the patient. An archive may reject or quarantine a file without a patient: with
         ``True`` everything is copied as in the standard, and the dates of writing are included.
+    description : what the mask is; at most 64 characters are written
+    is_reviewed : whether a person reviewed it, which becomes part of the description of the series;
+        ``None`` if it is not known
 
     Raises
     ------
@@ -95,6 +103,8 @@ def write_dicom_seg(
     segment_numbers = np.zeros(256, np.uint8)
     segment_numbers[[s.value for s in present]] = np.arange(1, len(present) + 1)
 
+    reviewed = {None: "", True: ", reviewed", False: ", not reviewed"}[is_reviewed]
+
     def build_dataset(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
         from highdicom.seg import Segmentation, SegmentationTypeValues
 
@@ -107,9 +117,9 @@ def write_dicom_seg(
                 for number, segment in enumerate(present, start=1)
             ],
             series_number=SERIES_NUMBERS["segmentation"],
-            series_description=f"{SOFTWARE} segmentation",
+            series_description=f"{SOFTWARE} segmentation{reviewed}",
             content_label="SEGMENTATION",
-            content_description=f"Segmentation by {SOFTWARE}",
+            content_description=_sanitize_text(description, 64),
             omit_empty_frames=True,
             **common,
         )
@@ -207,6 +217,9 @@ def _describe_segment(number: int, segment: Segment) -> SegmentDescription:
     from pydicom.sr.codedict import codes
 
     code = segment.code or suggest(segment.name)
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
+    )
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=_sanitize_text(segment.name, 64),
@@ -214,10 +227,8 @@ def _describe_segment(number: int, segment: Segment) -> SegmentDescription:
             code.category_value, code.category_scheme, code.category_meaning
         ),
         segmented_property_type=hd.sr.CodedConcept(code.value, code.scheme, code.meaning),
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
-        algorithm_identification=hd.AlgorithmIdentificationSequence(
-            name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
-        ),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues(segment.algorithm_type),
+        algorithm_identification=None if segment.algorithm_type == "MANUAL" else algorithm,
         display_color=hd.color.CIELabColor.from_string(segment.color),
     )
 

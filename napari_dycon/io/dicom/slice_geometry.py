@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import GeometryError, IrregularSlicesError
 from napari_dycon.io.volume import LPS_TO_RAS
 
@@ -119,8 +120,8 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
             gaps[irregular] / spacing, missing + 1, atol=2 * SPACING_TOLERANCE_FRACTION
         ):
             raise IrregularSlicesError(
-                f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: these "
-                f"are {gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
+                f"{series} lacks {format_count(int(missing.sum()), 'slice')}, the first between "
+                f"{pair}: these are {gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
                 RESAMPLE_HINT,
             )
         raise IrregularSlicesError(

@@ -17,6 +17,7 @@ from typing import Any
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.types import Array, ItemProgressCallback
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
@@ -249,8 +250,8 @@ def _relative_path(path: Path, folder: Path) -> str:
 def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
     if len(scan.images) != len(channels):
         raise UserError(
-            f"{scan.name} has {len(scan.images)} channel(s), but the project has {len(channels)}: "
-            f"{', '.join(channels)}. Expected a scan with one image per channel."
+            f"{scan.name} has {format_count(len(scan.images), 'channel')}, but the project has "
+            f"{len(channels)}: {', '.join(channels)}. Expected a scan with one image per channel."
         )
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
+from napari_dycon.project.case_ids import normalize_name
 from napari_dycon.project.importing.case_import import OnSkip, SkippedScan
 from napari_dycon.project.importing.discovery import Scan, contains_scans, find_labels, find_scans
 from napari_dycon.project.importing.layouts.layout import Layout, LayoutCase
@@ -28,6 +30,7 @@ class ImportPlan:
     scans : one per case, with one image per channel
     labels : label files by the name of their scan
     value_map : values of label files that are replaced by others
+    layout : name of the known layout of the folder; empty if it has none
     """
 
     classes: Sequence[ClassInfo]
@@ -35,6 +38,7 @@ class ImportPlan:
     scans: Sequence[Scan]
     labels: Mapping[str, Path]
     value_map: Mapping[int, int] = field(default_factory=dict)
+    layout: str = ""
 
 
 def plan_import(
@@ -71,6 +75,7 @@ def plan_import(
             f"A channel of {', '.join(map(repr, channels)) or 'none'} has no name; expected names "
             "separated by single commas, such as --channels t1,flair."
         )
+    _check_unique_names(classes or ())
     if labels is None and scans is None and (layout := detect_layout(Path(images))) is not None:
         return _plan_layout(layout, classes, channels, n_labeled, on_note, on_skip)
     return _plan_folders(
@@ -83,6 +88,17 @@ def plan_import(
         on_note,
         on_skip,
     )
+
+
+def _check_unique_names(classes: Sequence[str]) -> None:
+    known: set[str] = set()
+    for name in classes:
+        if normalize_name(name.strip()) in known:
+            raise UserError(
+                f'Two structures are called "{name.strip()}". Give each structure a name of its '
+                "own."
+            )
+        known.add(normalize_name(name.strip()))
 
 
 def _plan_layout(
@@ -108,6 +124,7 @@ def _plan_layout(
         [Scan(case.id, tuple(images)) for case, images in cases],
         _limit_labels(labels, n_labeled, on_note),
         layout.value_map,
+        layout.format_name or layout.name,
     )
 
 
@@ -162,7 +179,7 @@ def _name_channels(names: Sequence[str] | None, scan: Scan) -> Sequence[str]:
     names = names or (["image"] if count == 1 else [f"channel {n + 1}" for n in range(count)])
     if len(names) != count:
         raise UserError(
-            f"{len(names)} channel(s) are named, {', '.join(names)}, but "
+            f"Found {format_count(len(names), 'channel name')}, {', '.join(names)}, but "
             f"{scan.name} has {count}. Expected one folder per patient with a file for each of "
             "them, or files NAME_0000, NAME_0001 and so on and a name for each."
         )
@@ -241,7 +258,8 @@ def _select_channels(layout: Layout, channels: Sequence[str] | None) -> list[int
 def _build_classes(layout: Layout, names: Sequence[str] | None) -> list[ClassInfo]:
     if names is not None and len(names) != len(layout.classes):
         raise UserError(
-            f"{len(names)} class(es) are named, but {layout.name} has {len(layout.classes)}: "
+            f"Found {format_count(len(names), 'class name')}, but {layout.name} has "
+            f"{len(layout.classes)}: "
             f"{', '.join(layout.classes.values())}. Name all of them, or none."
         )
     infos = classes_from_names([name[:60] for name in names or layout.classes.values()])

@@ -31,6 +31,7 @@ from napari_dycon.widgets.data.case_rows import FILTERS
 from napari_dycon.widgets.data.start_page import StartPage
 from napari_dycon.widgets.dialogs.channel_assignment import ChannelDialog, inspect_files
 from napari_dycon.widgets.dialogs.export import ExportDialog
+from napari_dycon.widgets.dialogs.export_result import ExportResultDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 from napari_dycon.widgets.dialogs.prompt import show_prompt
 from napari_dycon.widgets.dialogs.removed_cases import RemovedCasesDialog
@@ -92,6 +93,9 @@ class DataSection(QWidget):
         session.project_changed.connect(self._on_project_changed)
         session.cases_changed.connect(self._update_cases)
         session.case_shown.connect(self._update_title)
+        session.import_export.exported.connect(
+            lambda result: ExportResultDialog(self, result).show()
+        )
         session.prompt_requested.connect(lambda question: show_prompt(self, session, question))
         self._on_project_changed(session.project)
 
@@ -135,7 +139,7 @@ class DataSection(QWidget):
             self.open_path(Path(chosen))
 
     def _create_project(self, images: Path | None = None) -> None:
-        dialog = NewProjectDialog(self, images)
+        dialog = NewProjectDialog(self, images, self.session.task_runner)
         accepted = dialog.exec()
         dialog.deleteLater()  # when the loop of events comes by; its answers are read before
         if not accepted:
@@ -187,7 +191,7 @@ class DataSection(QWidget):
         if self.session.import_export.is_exporting:
             report_errors(self.session, self.session.import_export.check_export)()
         elif project is not None:
-            dialog = ExportDialog(self, project)
+            dialog = ExportDialog(self, project, self.session.task_runner)
             accepted = dialog.exec()
             dialog.deleteLater()  # when the loop of events comes by; its answers are read before
             if accepted:

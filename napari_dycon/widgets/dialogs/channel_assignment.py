@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.channel_matching import (
     CaseDraft,
@@ -295,8 +296,9 @@ class ChannelDialog(QDialog):
     def _summarize(self) -> str:
         count = self.table.rowCount()
         n_unused = len(self._candidates) - count * len(self._channels)
-        unused_note = f" {n_unused} image(s) are not used." if n_unused else ""
-        return f"{count} case(s).{unused_note}"
+        verb = "is" if n_unused == 1 else "are"
+        unused_note = f" {format_count(n_unused, 'image')} {verb} not used." if n_unused else ""
+        return f"{format_count(count, 'case')}.{unused_note}"
 
 
 def inspect_files(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:

@@ -6,32 +6,40 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QWheelEvent
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QCompleter,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLineEdit,
+    QMessageBox,
     QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
+from napari_dycon.core.text import escape_control_characters
 from napari_dycon.exports.masks import FILE_SUFFIXES
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS
-from napari_dycon.io.dicom.terminology import list_codes, suggest
+from napari_dycon.exports.selection import MaskOrigin, PlannedMask, plan_masks
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.dialogs.export_table import ExportTable
+from napari_dycon.widgets.dialogs.terminology_combo import make_terminology_combo
 from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_label
 
-MAX_HEIGHT_PX = 480  # pixels without the buttons, to fit a small screen with its bars
+# Of the form, in pixels, to fit a small screen with its bars; with and without the table.
+MAX_HEIGHT_PX, MAX_HEIGHT_WITH_TABLE_PX = 480, 290
+MIN_WIDTH_PX = 600
+MAX_NAMED = 5  # cases named in a question
 MASK_SOURCES = {
-    "auto": "labels, predictions where unlabeled",
+    "auto": "your labels, plus predictions where nothing is labeled",
     "labels": "labels only",
     "predictions": "predictions only",
 }
@@ -47,10 +55,16 @@ FORMAT_HINTS = {
 class ExportDialog(QDialog):
     """Format, folder and options of an export."""
 
-    def __init__(self, parent: QWidget, project: Project) -> None:
+    def __init__(
+        self, parent: QWidget | None, project: Project, task_runner: TaskRunner | None = None
+    ) -> None:
         super().__init__(parent)
+        self._project = project
+        self._task_runner = task_runner or InlineTaskRunner()
+        self._plan_number = 0  # of the latest plan; results of earlier ones are dropped
+        self._planned_for: tuple[str, bool] | None = None
         self.setWindowTitle("Export")
-        self.setMinimumWidth(480)
+        self.setMinimumWidth(MIN_WIDTH_PX)
         self.format_ = QComboBox()
         for name, text in FORMATS.items():
             self.format_.addItem(text[0].upper() + text[1:], name)
@@ -76,7 +90,7 @@ class ExportDialog(QDialog):
         rows = QFormLayout(self._terms_widget)
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
-            self.terms[info.value] = _make_terminology_combo(info.name)
+            self.terms[info.value] = make_terminology_combo(info.name)
             name = make_plain_label(f"Term for {info.name}", wrap=False)
             rows.addRow(name, self.terms[info.value])
         self._form.addRow(self._terms_widget)
@@ -95,9 +109,14 @@ class ExportDialog(QDialog):
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self._scroll.setWidget(self._inner)
         layout = QVBoxLayout(self)
-        layout.addWidget(self._scroll, 1)
+        self.table = ExportTable()
+        self.table.selection_changed.connect(self._update_button)
+        layout.addWidget(self._scroll)
+        layout.addWidget(self.table, 1)
         layout.addWidget(self.buttons)
         self.format_.currentIndexChanged.connect(self._refresh)
+        self.mask_source.currentIndexChanged.connect(self._refresh)
+        self.finished.connect(lambda _: self._drop_plan())
         self.out.textChanged.connect(self._refresh)
         self._refresh()
 
@@ -108,12 +127,95 @@ class ExportDialog(QDialog):
         if name in FILE_SUFFIXES:
             options["source"] = self.mask_source.currentData()
             options["uncertainty"] = self.uncertainty.isChecked()
+            # No more than what was shown, should a label change in the meantime.
+            masks = self.table.selected
+            options["cases"] = [mask.case for mask in masks]
+            options["include_partial"] = any(mask.is_unfinished for mask in masks)
+            options["include_unreviewed"] = any(
+                mask.origin is not None and mask.origin.is_predicted for mask in masks
+            )
         if name == "dicom-seg":
             options["keep_identity"] = self.keep_identity.isChecked()
             options["codes"] = {
                 value: box.itemData(box.currentIndex()) for value, box in self.terms.items()
             }
         return name, Path(self.out.text().strip()), options
+
+    def accept(self) -> None:
+        """Close the dialog; before, ask about half-drawn masks that become DICOM files."""
+        if self.format_.currentData() == "dicom-seg":
+            partial = [
+                mask.case for mask in self.table.selected if mask.origin is MaskOrigin.PARTIAL
+            ]
+            if partial and not self._confirm_partial(partial):
+                return
+        super().accept()
+
+    def _confirm_partial(self, cases: list[str]) -> bool:
+        """Ask whether to write DICOM segmentations of scans that are drawn in part."""
+        rest = f" and {len(cases) - MAX_NAMED} more" if len(cases) > MAX_NAMED else ""
+        names = ", ".join(cases[:MAX_NAMED]) + rest
+        structures = ", ".join(f"not {info.name}" for info in self._project.classes[:3])
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Warning)
+        box.setWindowTitle("Drawn in part")
+        box.setTextFormat(Qt.TextFormat.PlainText)  # it contains untrusted names
+        verb = "is" if len(cases) == 1 else "are"
+        box.setText(escape_control_characters(f"{names} {verb} drawn only in part."))
+        box.setInformativeText(
+            escape_control_characters(
+                f"In a DICOM segmentation, every voxel that is not drawn counts as {structures}. "
+                "Whoever reads the file cannot tell that a part is missing. Finish drawing first, "
+                "or export NIfTI, which marks voxels that are not annotated."
+            )
+        )
+        export = box.addButton("Export anyway", QMessageBox.ButtonRole.AcceptRole)
+        cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(cancel)
+        box.setEscapeButton(cancel)
+        box.exec()
+        confirmed = box.clickedButton() is export
+        box.deleteLater()
+        return confirmed
+
+    def _plan(self) -> None:
+        """List the masks in the background: first by their status, then from their voxels."""
+        source, needs_series = self._get_plan_key()
+        self._planned_for = (source, needs_series)
+        self._plan_number += 1
+        number, project = self._plan_number, self._project
+        options = ExportOptions(source=source, include_partial=True, include_unreviewed=True)
+
+        def show(masks: list[PlannedMask]) -> None:
+            if self._plan_number == number:
+                self.table.set_masks(masks, source)
+
+        def show_first(masks: list[PlannedMask]) -> None:
+            show(masks)
+            if self._plan_number == number:
+                self._task_runner.submit(
+                    lambda: plan_masks(project, options, needs_series=needs_series),
+                    show,
+                    lambda _error: None,  # reported when the masks are written
+                )
+
+        self.table.show_checking()
+        self._task_runner.submit(
+            lambda: plan_masks(project, options, read_labels=False, needs_series=needs_series),
+            show_first,
+            lambda error: self._show_plan_error(number, error),
+        )
+
+    def _show_plan_error(self, number: int, error: Exception) -> None:
+        if self._plan_number == number:
+            self.table.summary_label.setText(escape_control_characters(error))
+
+    def _drop_plan(self) -> None:
+        self._plan_number += 1
+
+    def _get_plan_key(self) -> tuple[str, bool]:
+        """Return what the list of masks depends on."""
+        return str(self.mask_source.currentData()), self.format_.currentData() == "dicom-seg"
 
     def _make_folder_row(self) -> QWidget:
         browse = QPushButton("Browse…")
@@ -145,49 +247,33 @@ class ExportDialog(QDialog):
             self._set_row_visible(widget, name in FILE_SUFFIXES)
         for widget in (self.keep_identity, self._terms_widget):
             self._set_row_visible(widget, name == "dicom-seg")
-        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
-            bool(self.out.text().strip())
-        )
-        size_hint = self._inner.sizeHint()
-        scrollbar_width = self._scroll.verticalScrollBar().sizeHint().width()
-        self._scroll.setMinimumSize(
-            size_hint.width() + scrollbar_width, min(size_hint.height(), MAX_HEIGHT_PX)
-        )
-        self._scroll.setMaximumHeight(size_hint.height())
+        has_table = name in FILE_SUFFIXES
+        self.table.setVisible(has_table)
+        if has_table and self._planned_for != self._get_plan_key():
+            self._plan()
+        self._update_button()
+        self._fit_height()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """Fit the height again, since the style is known only now."""
+        super().showEvent(event)
+        self._fit_height()
+
+    def _fit_height(self) -> None:
+        """Make the form as high as it needs to be, up to a limit."""
+        self._form.activate()
+        bar, size_hint = self._scroll.verticalScrollBar(), self._inner.sizeHint()
+        max_height = MAX_HEIGHT_WITH_TABLE_PX if self.table.isVisibleTo(self) else MAX_HEIGHT_PX
+        height = min(size_hint.height(), max_height)
+        self._scroll.setMinimumWidth(size_hint.width() + bar.sizeHint().width())
+        self._scroll.setFixedHeight(height)
+        self.adjustSize()
+        # The size hint does not know how wrapped text is laid out.
+        self._scroll.setFixedHeight(min(height + bar.maximum(), max_height))
         self.adjustSize()
 
-
-class _TerminologyCombo(QComboBox):
-    """Ignores the mouse wheel, so that scrolling the dialog does not change a term."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
-        event.ignore()
-
-
-def _make_terminology_combo(name: str) -> QComboBox:
-    """Create a searchable list of coded terms; the one suggested by the name is selected."""
-    combo_box = _TerminologyCombo()
-    combo_box.setEditable(True)
-    combo_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-    for code in list_codes():
-        combo_box.addItem(code.meaning, code)
-    completer = QCompleter(combo_box.model(), combo_box)
-    completer.setFilterMode(Qt.MatchFlag.MatchContains)
-    completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-    combo_box.setCompleter(completer)
-    suggested = suggest(name)
-    combo_box.setCurrentIndex(
-        next(i for i in range(combo_box.count()) if combo_box.itemData(i) == suggested)
-    )
-
-    def accept_typed_term() -> None:
-        """Accept typed text if it is a term, otherwise restore the previous one."""
-        index = combo_box.findText(combo_box.currentText(), Qt.MatchFlag.MatchFixedString)
-        combo_box.setCurrentIndex(index if index >= 0 else combo_box.currentIndex())
-        combo_box.setEditText(combo_box.itemText(combo_box.currentIndex()))
-
-    combo_box.lineEdit().editingFinished.connect(accept_typed_term)
-    combo_box.setToolTip(
-        "Type to search. Other programs identify the structure by this standard term"
-    )
-    return combo_box
+    def _update_button(self) -> None:
+        has_cases = self.format_.currentData() not in FILE_SUFFIXES or bool(self.table.selected)
+        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
+            bool(self.out.text().strip()) and has_cases
+        )

@@ -170,7 +170,7 @@ def test_series_in_one_folder_are_separated(tmp_path: Path) -> None:
     assert read_volume(tmp_path / "b").shape == (3, 6, 7)
     volume = read_volume(tmp_path / "a")  # a single image beside it is left out
     assert volume.shape == (4, 8, 8)
-    assert volume.notes == ("1 single image(s) outside the series were left out.",)
+    assert volume.notes == ("1 single image outside the series was left out.",)
 
 
 def test_echoes_of_one_series_are_separate_scans(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "s")
     assert volume.shape[0] == 4
     assert volume.notes == (
-        "1 damaged file(s) in the folder were left out, such as IM0005.dcm; slices may be "
+        "1 damaged file in the folder was left out, such as IM0005.dcm; slices may be "
         "missing at its ends.",
     )
 
@@ -336,7 +336,7 @@ def test_a_damaged_preamble_is_reported(tmp_path: Path) -> None:
     paths[-1].write_bytes(data[: data.index(b"\x28\x00\x10\x00")])  # and it ends before its size
     volume = read_volume(tmp_path / "s")
     assert volume.shape[0] == 4
-    assert "1 damaged file(s)" in volume.notes[0]
+    assert "1 damaged file" in volume.notes[0]
 
 
 def test_damaged_scaling_is_reported(tmp_path: Path) -> None:

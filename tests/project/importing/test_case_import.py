@@ -103,7 +103,7 @@ def test_valid_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     assert [one.scan.name for one in out] == ["bad", "two", "gone"]
     assert (out[0].label, out[0].value_map) == (label, {2: 1})
     assert out[0].message.startswith("bad was left out: bad.nii.gz ")
-    assert "two has 2 channel(s), but the project has 1" in out[1].to_dict()["reason"]
+    assert "two has 2 channels, but the project has 1" in out[1].to_dict()["reason"]
     assert "does not exist" in out[2].message
 
 

@@ -66,7 +66,7 @@ def test_an_nnunet_raw_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
     assert [c.name for c in one.classes] == ["x", "y"]
     with pytest.raises(UserError, match=r"has no channel 'MR'; expected some of: CT, PET\."):
         create_project(tmp_path / "r", root, channels=["MR"])
-    with pytest.raises(UserError, match=r"1 class\(es\) are named, but .* has 2: tumor, node"):
+    with pytest.raises(UserError, match=r"Found 1 class name, but .* has 2: tumor, node"):
         create_project(tmp_path / "r", root, classes=["x"])
 
 
@@ -116,7 +116,7 @@ def test_ignored_labels_of_nnunet_are_unannotated(tmp_path: Path) -> None:
         ({"labels": {"0": "background", "1": " "}}, "gives ' ' the value '1'"),
         ({"channel_names": "CT"}, '"channel_names" is not a mapping of names and values'),
         ({"channel_names": {"CT": 0, "PET": 1}}, "does not number the channels"),
-        ({"channel_names": {"0": "CT"}}, r"a_001 has 2 channel\(s\); expected 1, .*: CT\."),
+        ({"channel_names": {"0": "CT"}}, r"a_001 has 2 channels; expected 1, .*: CT\."),
         ({"channel_names": {"0": "CT", "1": "P", "2": "Q"}}, r"a_001 has 2 .* expected 3"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_decathlon_dataset_with_4d_files_is_recognized(tmp_path: Path) -> None
     assert np.array_equal(adc.read_image("la_003").array, both[1])
     assert np.array_equal(adc.labels.read("la_003"), project.labels.read("la_003"))
     write_description(root, modality={"0": "MRI"}, labels={"0": "background", "1": "x"})
-    with pytest.raises(UserError, match=r"Case la_0005 has 2 channel\(s\); expected 1, "):
+    with pytest.raises(UserError, match=r"Case la_0005 has 2 channels; expected 1, "):
         create_project(tmp_path / "r", root)
 
 

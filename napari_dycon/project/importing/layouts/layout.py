@@ -21,14 +21,20 @@ class LayoutCase:
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset in a known layout."""
+    """A dataset in a known layout.
+
+    Attributes
+    ----------
+    value_map : values in label files that are replaced by others
+    format_name : name of the layout; empty if it is that of the dataset
+    """
 
     name: str
     channels: tuple[str, ...]
     classes: dict[int, str]
     cases: list[LayoutCase]
-    # values in label files that are replaced by others
     value_map: dict[int, int] = field(default_factory=dict)
+    format_name: str = ""
 
     def select_images(self, case: LayoutCase, channels: Sequence[int]) -> list[Path]:
         """Return the files of a case for some channels; missing ones raise ``UserError``."""

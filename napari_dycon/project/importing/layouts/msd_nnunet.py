@@ -56,6 +56,7 @@ def read_msd_nnunet(folder: Path) -> Layout | None:
         classes,
         cases,
         {} if ignore is None else {ignore: UNANNOTATED},
+        "nnU-Net" if "channel_names" in values else "Medical Segmentation Decathlon",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
 from napari_dycon.io import get_scan_file
 from napari_dycon.project.importing.discovery import contains_scans
@@ -88,7 +89,7 @@ def _check_cases(layout: Layout, folder: Path) -> None:
     for case in layout.cases:
         if len(case.images) != len(layout.channels):
             raise UserError(
-                f"Case {case.id} has {len(case.images)} channel(s); expected "
+                f"Case {case.id} has {format_count(len(case.images), 'channel')}; expected "
                 f"{len(layout.channels)}, as the dataset describes: {', '.join(layout.channels)}. "
                 "Correct dataset.json, or complete the case."
             )
