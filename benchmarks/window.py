@@ -147,7 +147,7 @@ def measure_many(panel: Any, path: Path) -> Values:
         settle(0.3)
         found[f"{name}_longest_gap_ms"] = round(monitor.longest_ms(), 1)
 
-    measure_call("filter", lambda: panel.data.filter_box.setCurrentText("To label"))
+    measure_call("filter", lambda: panel.data.filter_box.setCurrentText("To do"))
     measure_call("filter_off", lambda: panel.data.filter_box.setCurrentIndex(0))
     measure_call("sort", lambda: rows.sortByColumn(2, rows.header().sortIndicatorOrder()))
     rows.sortByColumn(0, rows.header().sortIndicatorOrder())

@@ -118,7 +118,7 @@ class Tutorial:
         self._layers.go_to_slice((numbers[1] + numbers[2]) // 2, 0)
         settle(2)
         self._save_picture("03-filled")
-        self._panel.annotate.complete_case_button.click()
+        self._panel.annotate.completion.scan_button.click()
 
     def _grow(self) -> None:
         """Grow from scribbles in another case, without and with a region of interest."""

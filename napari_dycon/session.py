@@ -20,6 +20,7 @@ from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor, LabelWriter
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.project_opening import ProjectOpener
+from napari_dycon.application.projects.project_editing import ProjectEditor
 from napari_dycon.application.review import Review
 from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus
@@ -54,6 +55,9 @@ class Session:
         )
         self.import_export = ImportExport(
             state, self.task_runner, self.project_opener, self._autosaver
+        )
+        self.project_editor = ProjectEditor(
+            state, self.task_runner, self.case_service, self.review, self.import_export
         )
         self.project_changed, self.cases_changed = state.project_changed, state.cases_changed
         self.case_shown, self.prediction_changed = state.case_shown, state.prediction_changed

@@ -39,6 +39,12 @@ class ActiveCase:
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
+    name: str = ""  # that the user chose instead of the id
+
+    @property
+    def display_name(self) -> str:
+        """Name shown to the user."""
+        return self.name or self.id
 
     def get_channel(self, index: int) -> Array:
         """Return one channel of the scan, ``(D, H, W)``."""

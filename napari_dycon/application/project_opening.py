@@ -139,8 +139,7 @@ class ProjectOpener:
         state.prompt_requested.emit(
             UserPrompt(
                 "Untrusted project",
-                f"{text}\n\nThey are read when a case is shown. Open the project only if you "
-                "trust its source and these are its scans.",
+                f"{text}\n\nOpen it only if you trust its source.",
                 (("Open", accept),),
             )
         )
@@ -192,6 +191,6 @@ def external_folders_message(project: Project, folders: Sequence[Path]) -> str:
     names = ", ".join(map(str, folders[:MAX_NAMED]))
     more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
     return (
-        f"{project.name} was created by another user or on another computer and reads scans from "
-        f"outside its folder: {names}{more}."
+        f"{project.name} comes from another computer or user, or was copied, and will read scans "
+        f"from: {names}{more}."
     )

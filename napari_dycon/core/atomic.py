@@ -86,6 +86,19 @@ def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file within a file system, so that it survives a power failure.
+
+    Raises
+    ------
+    OSError
+        The file cannot be moved; it is unchanged.
+    """
+    _replace(source, target)
+    for folder in {source.parent, target.parent}:
+        _sync_folder(folder)
+
+
 def _replace(temporary: Path, target: Path) -> None:
     """Replace the target by a file; on Windows, wait while another process has it open."""
     deadline = time.monotonic() + RENAME_TIMEOUT_S

@@ -58,6 +58,10 @@ def clean_project(folder: Path) -> list[Path]:
     for parent in ("runs", "predictions"):
         with contextlib.suppress(OSError):
             folders += [path for path in (folder / parent).iterdir() if path.is_dir()]
+    for parent in ("cases", "structures"):
+        with contextlib.suppress(OSError):
+            for path in (folder / "removed" / parent).iterdir():
+                folders += [path, path / "labels"]
     for run in [path for path in folders if path.parent.name == "runs"]:
         state = run / "state"
         folders += [state, state / "labels", state / "registrations"]

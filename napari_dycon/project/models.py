@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from napari_dycon.core.untrusted import parse_json
 from napari_dycon.errors import ProjectError, UserError
@@ -19,6 +28,7 @@ from napari_dycon.project.external_images import path_error
 from napari_dycon.project.schema_version import check_schema_version
 
 Split = Literal["train", "validation"]
+MAX_NAME_LENGTH = 150  # of the name that is shown for a case
 
 # Okabe and Ito's colors, which are distinguishable with color blindness, without black; those
 # similar to the uncertainty colormap come last.
@@ -55,7 +65,9 @@ class Case(_StrictModel):
     """A scan; ``images`` has one path per channel, relative to the project or absolute.
 
     A channel of a 4D NIfTI file is specified by its number from 0, as in ``scan.nii.gz#2``. With
-    ``resampled``, irregular slices are interpolated whenever the scan is read.
+    ``resampled``, irregular slices are interpolated whenever the scan is read. ``id`` is the name
+    of its files and never changes, since runs, predictions and other sessions refer to it; ``name``
+    is the name shown instead, if the user chose one.
     """
 
     id: str
@@ -63,12 +75,33 @@ class Case(_StrictModel):
     split: Split = "train"
     status: Status = Status.UNLABELED
     resampled: bool = False
+    name: Annotated[str, Field(max_length=MAX_NAME_LENGTH)] = ""
+
+    @property
+    def display_name(self) -> str:
+        """Name shown to the user."""
+        return self.name or self.id
+
+    @model_serializer(mode="wrap")
+    def _leave_out_empty_name(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the name if there is none, as earlier versions do not know it."""
+        values: dict[str, Any] = serialize(self)
+        if not self.name:
+            values.pop("name", None)
+        return values
 
     @field_validator("id")
     @classmethod
     def _check_id(cls, value: str) -> str:
         if not is_case_id(value):
             raise ValueError("expected letters, digits, '-', '_', '.', '+' and spaces only")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not value.isprintable() or value != value.strip():
+            raise ValueError("expected printable characters, without spaces at the ends")
         return value
 
     @field_validator("images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import ConfigDict, Field
 
 from napari_dycon import io
@@ -15,6 +16,7 @@ from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_images import read_grid
+from napari_dycon.project.editing.deleted_structures import read_deleted_values
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.runs.run_store import RunStore
 from napari_dycon.project.untrusted_model import UntrustedModel
@@ -70,7 +72,7 @@ class PredictionStore:
         if not path.exists():
             return None
         if kind == "mask":
-            return io.read_label(path, reference=reference).array
+            return self._clear_deleted(io.read_label(path, reference=reference).array)
         return io.read_map(path, reference=reference)
 
     def write(
@@ -135,6 +137,17 @@ class PredictionStore:
                     newest[case.id] = run
                     break
         return newest
+
+    def _clear_deleted(self, mask: Array) -> Array:
+        """Make structures background that were deleted since a prediction was written."""
+        classes = {info.value for info in self._manifest.content.classes}
+        deleted = read_deleted_values(self._manifest.folder) - classes
+        if not deleted:
+            return mask
+        table = np.arange(256, dtype=np.uint8)
+        table[list(deleted)] = 0
+        cleared: Array = table[mask]
+        return cleared
 
     def _exists(self, run_id: str, case_id: str) -> bool:
         try:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.containment import ensure_within
-from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import case_images, manifest
+from napari_dycon.project.editing.case_names import rename_case
+from napari_dycon.project.editing.removed_cases import RemovedCases
+from napari_dycon.project.editing.structures import StructureStore
 from napari_dycon.project.external_images import external_folders
 from napari_dycon.project.importing.case_import import (
     OnSkip,
@@ -32,7 +34,6 @@ from napari_dycon.project.models import (
     Split,
     Status,
     classes_from_names,
-    get_palette_color,
     validate_manifest,
 )
 from napari_dycon.project.prediction_store import PredictionStore
@@ -47,6 +48,8 @@ class Project:
     Attributes
     ----------
     labels, runs, predictions : stores of its folders
+    removed_cases : cases that were removed, with their labels
+    structures : changes to the structures to segment
     """
 
     def __init__(self, manifest_store: manifest.ManifestStore) -> None:
@@ -54,6 +57,8 @@ class Project:
         self.labels = LabelStore(manifest_store)
         self.runs = RunStore(manifest_store)
         self.predictions = PredictionStore(manifest_store, self.runs)
+        self.removed_cases = RemovedCases(manifest_store, self.labels)
+        self.structures = StructureStore(manifest_store, self.labels)
 
     # ---- Creating and opening -----------------------------------------------------------------
 
@@ -139,7 +144,8 @@ class Project:
 
         To be shown to the user before opening a project that is not in ``trusted_projects``.
         """
-        return external_folders(self.path, (image for case in self.cases for image in case.images))
+        cases = [*self.cases, *(removed.case for removed in self.removed_cases.list())]
+        return external_folders(self.path, (image for case in cases for image in case.images))
 
     @property
     def cache_folder(self) -> Path:
@@ -249,32 +255,27 @@ class Project:
         """Use a case for training or keep it for validation."""
         self._manifest.update_case(case_id, split=split)
 
+    def rename_case(self, case_id: str, name: str) -> None:
+        """Set the name that is shown for a case; an empty one shows its id again.
+
+        The id, which runs, predictions and other sessions refer to, does not change.
+
+        Raises
+        ------
+        UserError
+            Another case has this name.
+        """
+        rename_case(self._manifest, case_id, name)
+
     def add_class(self, name: str, color: str | None = None) -> ClassInfo:
-        """Add a structure to segment, with the next free value."""
-        used = {c.value for c in self.classes}
-        value = next((v for v in range(1, UNANNOTATED) if v not in used), None)
-        if value is None:
-            raise ProjectError("A project holds at most 254 classes.")
-        info = {
-            "value": value,
-            "name": name.strip(),
-            "color": color or get_palette_color(len(used)),
-        }
-        self._manifest.edit(lambda values: values["classes"].append(info))
-        return self.classes[-1]
+        """Add a structure to segment; see ``StructureStore.add``."""
+        return self.structures.add(name, color)
 
     def update_class(
         self, value: int, *, name: str | None = None, color: str | None = None
     ) -> None:
         """Rename or recolor a structure."""
-        changes = {k: v for k, v in (("name", name), ("color", color)) if v is not None}
-
-        def change(values: dict[str, Any]) -> None:
-            for item in values["classes"]:
-                if item["value"] == value:
-                    item.update(changes)
-
-        self._manifest.edit(change)
+        self.structures.update(value, name=name, color=color)
 
     def reload(self) -> None:
         """Read ``project.json`` again, which another session may have changed."""

@@ -105,7 +105,7 @@ def test_commands_report_the_external_folders_of_an_untrusted_project(
     assert code == 0
     assert json.loads(out)["project"] == project.name
     assert len(err.splitlines()) == 1
-    assert "was created by another user" in err
+    assert "comes from another computer or user" in err
     assert err.count(r"a\x1b[2Jb") == 3
     assert "and 3 more" in err
     assert "\x1b" not in err + out

@@ -134,7 +134,7 @@ def test_files_are_added_with_their_channels(
     monkeypatch.setattr(
         QFileDialog, "getOpenFileNames", lambda *_: ([str(path) for path in chosen], "")
     )
-    (add, _folder) = panel.data.add_button.menu().actions()
+    (add, _folder, *_) = panel.data.add_button.menu().actions()
     answer_dialog(lambda dialog: dialog.reject(), ChannelDialog)
     add.trigger()
     assert len(session.project.cases) == 1
@@ -188,7 +188,7 @@ def test_a_folder_per_patient_is_added_to_a_project_with_channels(
         box.buttons()[0].click()
 
     answer_dialog(consent, QMessageBox)
-    (_add, folder) = panel.data.add_button.menu().actions()
+    (_add, folder, *_) = panel.data.add_button.menu().actions()
     folder.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 3, timeout=30_000)
     assert [case.id for case in session.project.cases] == ["zoe", "anna", "carl"]

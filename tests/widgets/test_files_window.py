@@ -37,7 +37,7 @@ def test_irregular_dicom_series_are_added_after_consent(
     count = len(session.project.cases)
     save_series(tmp_path / "even" / "anna" / "t1", make_voxels())
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "even"))
-    (_, folder) = panel.data.add_button.menu().actions()
+    _, folder, *_ = panel.data.add_button.menu().actions()
     folder.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == count + 1, timeout=20_000)
     session.show_case("anna")

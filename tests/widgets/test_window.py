@@ -67,7 +67,7 @@ def test_open_paint_train_accept_reopen(
     assert panel.data.case_list.topLevelItemCount() == 10
 
     # Show: a click on a case brings its registered layers.
-    panel.data.case_list.setCurrentItem(panel.data.case_list.topLevelItem(4))
+    panel.data.case_list.itemClicked.emit(panel.data.case_list.topLevelItem(4), 0)
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     shown = session.case.id
     assert shown == ids[4]
@@ -88,7 +88,7 @@ def test_open_paint_train_accept_reopen(
     viewer.dims.point = tuple(
         m * s for m, s in zip(middle, session.case.image.spacing_mm, strict=True)
     )
-    panel.annotate.complete_slice_button.click()
+    panel.annotate.completion.slice_button.click()
     assert (session.case.label[middle[0]] != 255).all()
     assert (session.case.label[middle[0] + 1] == 255).all()
     save_screenshot(viewer, "annotate")

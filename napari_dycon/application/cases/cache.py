@@ -92,7 +92,9 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
     except (OSError, DyconError):
         return None
     label = project.labels.version(case_id)
-    return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
+    classes = tuple(info.value for info in project.classes)  # deleted ones are not predicted
+    scan = (case.images, case.resampled, scan_fingerprints)
+    return (*scan, label, run, tuple(prediction_states), classes)
 
 
 def _copy_cached(cached: LoadedCase) -> LoadedCase:

@@ -10,7 +10,7 @@ from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.messages import report_notes
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.errors import DyconError
+from napari_dycon.errors import BusyError, DyconError
 
 
 class CaseService:
@@ -21,6 +21,7 @@ class CaseService:
     Attributes
     ----------
     cache : cases of the open project that were read lately
+    blocked_reason : why no case can be shown at the moment; empty if one can
     """
 
     def __init__(self, state: AppState, task_runner: TaskRunner, autosaver: LabelAutosaver) -> None:
@@ -28,11 +29,14 @@ class CaseService:
         self._task_runner = task_runner
         self._autosaver = autosaver
         self.cache = CaseCache()
+        self.blocked_reason = ""
         self._generation = 0  # number of the current request, to detect late results
         state.project_closed.connect(self._release)
 
     def show(self, case_id: str) -> None:
         """Load a case and make it active; see ``Session.show_case``."""
+        if self.blocked_reason:
+            raise BusyError(f"{self.blocked_reason}. Wait until it has finished.")
         project, cache = self._state.require_project(), self.cache
         project.get_case(case_id)  # an unknown id is rejected before anything changes
         self._autosaver.flush()
@@ -50,6 +54,17 @@ class CaseService:
             self._state.cases_changed.emit()  # the list selects the active case again
 
         self._task_runner.submit(lambda: cache.load(project, case_id), on_done, on_error)
+
+    def save_label(self) -> None:
+        """Save the label of the active case before returning."""
+        self._autosaver.flush()
+
+    def hide(self) -> None:
+        """Save the label of the active case and show none; late answers are dropped."""
+        self._autosaver.flush()
+        self._generation += 1
+        self._state.case = None
+        self._state.case_shown.emit(None)
 
     def preload(self, case_ids: Sequence[str]) -> None:
         """Read cases that may be shown next; see ``Session.preload_cases``."""
@@ -77,10 +92,12 @@ class CaseService:
             case.label = old.label
         else:
             self._autosaver.track(loaded.autosave)
+        case.name = self._state.require_project().get_case(case.id).name
         self._state.case = case
         self._state.case_shown.emit(case)
         report_notes(self._state, case.notes)
 
     def _release(self) -> None:
         self._generation += 1
+        self.blocked_reason = ""
         self.cache = CaseCache()

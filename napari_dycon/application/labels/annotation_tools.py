@@ -56,6 +56,7 @@ class AnnotationTools:
         self.operation = ""
         self._proposal: LabelEdit | None = None
         self.paint_range: tuple[float, float] | None = None
+        self._paint_range_case = ("", False)  # id of the case shown last, and whether it is a CT
         self.roi: Box | None = None
         self._roi_case_id = ""  # case of the region
         state.case_shown.connect(self._on_case_changed)
@@ -277,6 +278,20 @@ class AnnotationTools:
             self.discard_proposal()
         if self.roi is not None and (case is None or case.id != self._roi_case_id):
             self.set_roi(None)
+        self._release_paint_range(case)
+
+    def _release_paint_range(self, case: ActiveCase | None) -> None:
+        """Paint all intensities in another case, unless both are CT.
+
+        Intensities of MR differ from scan to scan, those of CT are Hounsfield units.
+        """
+        previous = self._paint_range_case
+        self._paint_range_case = (case.id, case.is_ct) if case is not None else ("", False)
+        is_same_case = case is not None and case.id == previous[0]
+        is_ct = case is not None and case.is_ct and previous[1]
+        if self.paint_range is None or is_same_case or is_ct:
+            return
+        self.set_paint_range(None)
 
     def _set_operation(self, operation: str) -> None:
         self.operation = operation

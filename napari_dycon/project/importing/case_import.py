@@ -23,6 +23,7 @@ from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.case_images import channel_paths
+from napari_dycon.project.editing.removed_cases import list_removed_cases
 from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
 from napari_dycon.project.label_store import LABEL_SUFFIX, label_file_path
@@ -95,10 +96,11 @@ def load_new_cases(
         the project. A label that does not fit its scan always raises, so that it is not lost
         silently.
     """
-    known = {
-        _identity_key(channel_paths(target.folder, case.images)): case.id for case in target.cases
-    }
-    taken_ids = {case.id.lower() for case in target.cases} | _existing_labels(target.folder)
+    known = _map_identities(target.folder, target.cases)
+    removed_cases = _list_removed(target)
+    removed_ids = _map_identities(target.folder, removed_cases)
+    taken_ids = {case.id.lower() for case in (*target.cases, *removed_cases)}
+    taken_ids |= _existing_labels(target.folder)
     new_cases: list[NewCase] = []
     skipped: list[SkippedScan] = []
     duplicates: list[str] = []
@@ -132,7 +134,7 @@ def load_new_cases(
                 known[key] = case_id
                 taken_ids.add(case_id.lower())
                 if on_note:
-                    for text in volume.notes:
+                    for text in (*volume.notes, *_describe_removed(scan, removed_ids.get(key))):
                         on_note(text)
         if progress:
             progress(number, len(scans), case_id)
@@ -193,6 +195,27 @@ def commit_cases(
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
         raise
+
+
+def _list_removed(target: TargetProject) -> list[Case]:
+    """List the cases that were removed from a project."""
+    removed_cases = list_removed_cases(target.folder, {case.id for case in target.cases})
+    return [removed.case for removed in removed_cases]
+
+
+def _map_identities(folder: Path, cases: Sequence[Case]) -> dict[tuple[str, ...], str]:
+    """Map the identity of each scan to the id of its case."""
+    return {_identity_key(channel_paths(folder, case.images)): case.id for case in cases}
+
+
+def _describe_removed(scan: Scan, removed_id: str | None) -> list[str]:
+    """Describe how to get the label of a scan back that was removed from the project."""
+    if removed_id is None:
+        return []
+    return [
+        f"{scan.name} was removed from this project earlier. Its label was kept: to get it back, "
+        f"remove the new case and restore {removed_id} with Add… > Restore removed case…"
+    ]
 
 
 def _existing_labels(folder: Path) -> set[str]:

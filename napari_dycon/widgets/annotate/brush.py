@@ -5,9 +5,9 @@ from __future__ import annotations
 from qtpy.QtWidgets import (
     QCheckBox,
     QDoubleSpinBox,
-    QGridLayout,
     QHBoxLayout,
     QLabel,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -22,6 +22,9 @@ from napari_dycon.widgets.window.helpers import (
     set_enabled,
     signals_blocked,
 )
+
+ICON_BUTTON_PX = 28
+NARROW_STYLE = "min-width: 48px; padding: 1px 4px;"  # napari's spin boxes are wide
 
 
 class BrushControls(QWidget):
@@ -57,9 +60,12 @@ class BrushControls(QWidget):
             "Use a spherical brush that also paints in neighboring slices"
         )
         self.ball_checkbox.toggled.connect(layers.set_brush_3d)
-        self.limit_checkbox = QCheckBox("Limit to intensities")
+        self.limit_checkbox = QCheckBox("Limit intensity")
+        self.limit_checkbox.setAccessibleName("Limit the brush to intensities")
         self.limit_checkbox.setProperty(
-            "dycon_tip", "Paint only voxels whose intensity is within this range"
+            "dycon_tip",
+            "Limit the brush to intensities: paint only voxels within this range. Off for every "
+            "new case, except for CT",
         )
         self.limit_checkbox.toggled.connect(report_errors(session, self._apply_limit))
         self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
@@ -67,32 +73,50 @@ class BrushControls(QWidget):
             spin_box.setRange(-1e6, 1e6)
             spin_box.setDecimals(1)
             spin_box.setToolTip(f"{tip} intensity that the brush paints")
+            spin_box.setAccessibleName(f"{tip} intensity")
             spin_box.valueChanged.connect(self._on_range_edited)
         self.pick_button = make_button(
             "Pick",
             "Click in the scan to set the range from the intensities there (R)",
             report_errors(session, self._pick_on_next_click),
         )
-        tools = QHBoxLayout()
-        for item in (self.paint_button, self.background_button, self.erase_button):
-            tools.addWidget(item)
-        grid = QGridLayout()
-        grid.addWidget(QLabel("Size"), 0, 0)
-        grid.addWidget(self.diameter, 0, 1)
-        grid.addWidget(self.ball_checkbox, 0, 2)
-        grid.addWidget(self.limit_checkbox, 1, 0, 1, 2)
-        grid.addWidget(self.pick_button, 1, 2)
-        grid.addWidget(self.low, 2, 0, 1, 2)
-        grid.addWidget(self.high, 2, 2)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(tools)
-        layout.addLayout(grid)
+        self.undo_button = make_button("↶", "Undo the last edit (Ctrl+Z)", self._undo)
+        self.redo_button = make_button("↷", "Redo (Ctrl+Shift+Z)", self._redo)
+        for button, name in ((self.undo_button, "Undo"), (self.redo_button, "Redo")):
+            button.setAccessibleName(name)
+            button.setMinimumWidth(ICON_BUTTON_PX)
+        self._lay_out()
+        layers.stroke_blocked.connect(self._explain_blocked_stroke)
         layers.brush_size_changed.connect(self._show_diameter)
         session.case_shown.connect(self._refresh)
         session.annotation.paint_range_changed.connect(self._show_range)
         self._show_diameter()
         self._refresh()
+
+    def _lay_out(self) -> None:
+        tools, size, limits = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        rows = (
+            (tools, (self.paint_button, self.background_button, self.erase_button)),
+            (size, (QLabel("Size"), self.diameter, self.ball_checkbox)),
+            (limits, (self.limit_checkbox, self.low, self.high, self.pick_button)),
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        for row, widgets in rows:
+            row.setSpacing(4)
+            for widget in widgets:
+                row.addWidget(widget)
+            layout.addLayout(row)
+        size.addStretch(1)
+        size.addWidget(self.undo_button)
+        size.addWidget(self.redo_button)
+        for spin_box in (self.low, self.high):
+            spin_box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+            spin_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            spin_box.setStyleSheet(NARROW_STYLE)
+        limits.setStretch(1, 1)
+        limits.setStretch(2, 1)
 
     def select_value(self, value: int) -> None:
         """Activate the brush to paint a value."""
@@ -113,6 +137,14 @@ class BrushControls(QWidget):
             )
             self._pick_range((z, y, x))
 
+    def _undo(self) -> None:
+        if (layer := self.layers.find_layer("label")) is not None:
+            layer.undo()
+
+    def _redo(self) -> None:
+        if (layer := self.layers.find_layer("label")) is not None:
+            layer.redo()
+
     def _refresh(self, *_: object) -> None:
         blocked_reason = self.session.edit_blocked_reason()
         for item in (
@@ -121,6 +153,8 @@ class BrushControls(QWidget):
             self.erase_button,
             self.pick_button,
             self.limit_checkbox,
+            self.undo_button,
+            self.redo_button,
         ):
             set_enabled(item, blocked_reason)
         case = self.session.case
@@ -155,6 +189,17 @@ class BrushControls(QWidget):
             if intensity_range is not None:
                 self.low.setValue(intensity_range[0])
                 self.high.setValue(intensity_range[1])
+
+    def _explain_blocked_stroke(self) -> None:
+        """Say why a stroke painted nothing."""
+        intensity_range = self.session.annotation.paint_range
+        if intensity_range is not None:
+            low, high = intensity_range
+            self.session.message.emit(
+                "info",
+                f"Nothing was painted: no intensity here is between {low:.1f} and {high:.1f}. "
+                "Pick another range, or untick Limit intensity.",
+            )
 
     def _pick_on_next_click(self) -> None:
         """Set the range from the next click in the canvas."""

@@ -34,6 +34,9 @@ class RoiControls(QWidget):
         self.first_slice, self.last_slice = QSpinBox(), QSpinBox()
         for spin_box, name in ((self.first_slice, "First"), (self.last_slice, "Last")):
             spin_box.setToolTip(f"{name} slice of the region along the current axis")
+            spin_box.setAccessibleName(f"{name} slice of the region")
+            spin_box.setMinimum(1)
+            spin_box.setStyleSheet("min-width: 34px;")  # napari's spin boxes are wide
             spin_box.setKeyboardTracking(False)
             spin_box.valueChanged.connect(self._on_slices_edited)
         self.remove_button = make_button(
@@ -43,8 +46,11 @@ class RoiControls(QWidget):
         )
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        for item in (QLabel("Slices"), self.first_slice, QLabel("to"), self.last_slice):
-            row.addWidget(item)
+        row.setSpacing(4)
+        row.addWidget(QLabel("Region: slices"))
+        row.addWidget(self.first_slice, 1)
+        row.addWidget(QLabel("to"))
+        row.addWidget(self.last_slice, 1)
         session.case_shown.connect(self._refresh)
         session.annotation.roi_changed.connect(self._refresh)
         layers.roi.editing_changed.connect(self._refresh)
@@ -59,7 +65,7 @@ class RoiControls(QWidget):
 
     def _on_slices_edited(self, _: int) -> None:
         report_errors(self.session, self.layers.roi.set_slices)(
-            self.first_slice.value(), self.last_slice.value() + 1
+            self.first_slice.value() - 1, self.last_slice.value()
         )
 
     def _refresh(self, *_: object) -> None:
@@ -72,12 +78,13 @@ class RoiControls(QWidget):
         set_enabled(self.remove_button, "" if roi is not None else "no region is drawn")
         self.draw_button.setText("Draw region" if roi is None else "Edit region")
         self.draw_button.setChecked(self.layers.roi.is_editing)
-        self.setVisible(roi is not None)
+        # Shown also without a region, so that nothing below moves when one is drawn.
+        self.setEnabled(roi is not None)
         if roi is not None and case is not None:
             axis = self.layers.main_axis
-            first, last = roi[axis].start, roi[axis].stop - 1
+            first, last = roi[axis].start + 1, roi[axis].stop  # counted from 1
             with signals_blocked(self.first_slice), signals_blocked(self.last_slice):
-                self.first_slice.setRange(0, last)
-                self.last_slice.setRange(first, case.label.shape[axis] - 1)
+                self.first_slice.setRange(1, last)
+                self.last_slice.setRange(first, case.label.shape[axis])
                 self.first_slice.setValue(first)
                 self.last_slice.setValue(last)

@@ -1,27 +1,29 @@
-"""The *Annotate* section: structures, brush, tools and completion status."""
+"""The *Annotate* section: structures, brush, completion and tools."""
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QCheckBox, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
-from napari_dycon.project.models import Status
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.brush import BrushControls
+from napari_dycon.widgets.annotate.completion import CompletionBar
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
-from napari_dycon.widgets.window.helpers import (
-    make_button,
-    make_hint_label,
-    make_plain_label,
-    report_errors,
-    set_enabled,
-)
+
+SPACING_PX = 4
+SCROLLED_PX = 40  # of unfolded tools that may need scrolling
+TOOLS_TITLE = "Interpolate, grow, clean up"
 
 
 class AnnotateSection(QWidget):
-    """Structures, brush, tools, and buttons that mark slices and scans as complete."""
+    """Structures, brush, tools, and buttons that mark slices and scans as complete.
+
+    The tools are folded where the window is too low for them, until the user unfolds them.
+    """
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -30,77 +32,73 @@ class AnnotateSection(QWidget):
         self.structures = StructureList(session, layers)
         self.brush = BrushControls(session, layers, self.structures)
         self.tools = DrawTools(session, layers, self.structures)
-        self.complete_slice_button = make_button(
-            "Mark slice complete",
-            "Set the unannotated voxels of this slice to background (S)",
-            report_errors(session, self.mark_slice_complete),
-        )
-        self.complete_case_button = make_button(
-            "Mark scan complete",
-            "Set the unannotated voxels of this scan to background and mark the case as labeled",
-            report_errors(session, lambda: self._set_status(Status.LABELED)),
-        )
-        self.reviewed_button = make_button(
-            "Mark as reviewed",
-            "Set the unannotated voxels of this scan to background and mark the case as reviewed",
-            report_errors(session, lambda: self._set_status(Status.REVIEWED)),
-        )
+        self.completion = CompletionBar(session, layers)
+        self.mark_slice_complete = self.completion.mark_slice_complete
         self.unannotated_checkbox = QCheckBox("Highlight unannotated voxels")
-        self.unannotated_checkbox.setToolTip("Highlight the voxels that training ignores")
+        self.unannotated_checkbox.setToolTip(
+            "Highlight the voxels that training ignores. A few complete slices are enough to start"
+        )
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
-        self.saved_label = make_plain_label(wrap=False)
+        self.collapsible = QCollapsible(TOOLS_TITLE)
+        self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
+        self.collapsible.addWidget(self.tools)
+        self.collapsible.expand(animate=False)
+        self.collapsible.toggled.connect(self._on_toggled)
+        self._is_folding = False
+        self._is_chosen = False  # the user folded or unfolded the tools
+        self._viewport: QWidget | None = None
 
         layout = QVBoxLayout(self)
-        layout.addWidget(self.structures)
-        layout.addWidget(self.brush)
-        collapsible = QCollapsible("Tools")
-        collapsible.layout().setContentsMargins(0, 0, 0, 0)
-        collapsible.addWidget(self.tools)
-        collapsible.expand(animate=False)
-        layout.addWidget(collapsible)
-        for row in (
-            (self.complete_slice_button,),
-            (self.complete_case_button, self.reviewed_button),
+        layout.setContentsMargins(2, 4, 2, 4)
+        layout.setSpacing(SPACING_PX)
+        for widget in (
+            self.structures,
+            self.brush,
+            self.completion,
+            self.unannotated_checkbox,
+            self.collapsible,
         ):
-            line = QHBoxLayout()
-            for item in row:
-                line.addWidget(item)
-            layout.addLayout(line)
-        layout.addWidget(self.unannotated_checkbox)
-        layout.addWidget(
-            make_hint_label(
-                "Labels are saved automatically. Training ignores unannotated voxels, so a few "
-                "complete slices are enough to start."
-            )
-        )
-        layout.addWidget(self.saved_label)
+            layout.addWidget(widget)
         layout.addStretch(1)
-        session.case_shown.connect(self._refresh)
-        session.label_saved.connect(self._on_saved)
-        self._refresh()
 
-    def mark_slice_complete(self) -> None:
-        """Set unannotated voxels of the current slice to background."""
-        if self.layers.viewer.dims.ndisplay != 2:
-            self.session.message.emit("warning", "Switch to the 2D view to mark a slice complete.")
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """Watch the height of the scroll area around this section."""
+        super().showEvent(event)
+        parent = self.parentWidget()
+        if self._viewport is None and isinstance(
+            parent.parentWidget() if parent is not None else None, QScrollArea
+        ):
+            self._viewport = parent
+            self._viewport.installEventFilter(self)
+        self._fold()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
+        """Fold or unfold the tools when the window becomes lower or higher."""
+        if (
+            watched is self._viewport
+            and event.type() == QEvent.Type.Resize
+            # Folding shows or hides a scroll bar, which changes the width again.
+            and event.size().height() != event.oldSize().height()
+        ):
+            self._fold()
+        return bool(super().eventFilter(watched, event))
+
+    def _fold(self) -> None:
+        """Fold the tools if they do not fit, unless the user decided otherwise."""
+        if self._viewport is None or self._is_chosen:
             return
-        index = self.layers.slice_index
-        n_changed = self.session.fill_background(index, self.layers.axis)
-        self.session.save_label()
-        self.session.message.emit(
-            "info", f"Slice {index} complete: {n_changed} voxels set to background."
-        )
+        is_expanded = self.collapsible.isExpanded()
+        needed = self.minimumSizeHint().height()
+        if not is_expanded:
+            needed += self.tools.sizeHint().height()
+        fits = self._viewport.height() + SCROLLED_PX >= needed
+        if fits != is_expanded:
+            self._is_folding = True
+            if fits:
+                self.collapsible.expand(animate=False)
+            else:
+                self.collapsible.collapse(animate=False)
+            self._is_folding = False
 
-    def _refresh(self, *_: object) -> None:
-        blocked_reason = self.session.edit_blocked_reason()
-        for item in (self.complete_slice_button, self.complete_case_button, self.reviewed_button):
-            set_enabled(item, blocked_reason)
-
-    def _set_status(self, status: Status) -> None:
-        if self.session.case is not None:
-            self.session.set_case_status(self.session.case.id, status)
-
-    def _on_saved(self, case_id: str) -> None:
-        from qtpy.QtCore import QTime
-
-        self.saved_label.setText(f"Saved {case_id} at {QTime.currentTime().toString('HH:mm:ss')}")
+    def _on_toggled(self, _: bool) -> None:
+        self._is_chosen |= not self._is_folding

@@ -27,7 +27,7 @@ class DrawTools(QWidget):
         self._build_interpolation()
         self._build_growing()
         self._build_cleanup()
-        self.busy_label = QLabel("")
+        self.busy_label = QLabel(" ")
         self._lay_out()
         session.case_shown.connect(self._refresh)
         session.annotation.operation_changed.connect(self._refresh)
@@ -94,6 +94,7 @@ class DrawTools(QWidget):
         self.smoothing_sigma.setDecimals(1)
         self.smoothing_sigma.setValue(1.0)
         self.smoothing_sigma.setSuffix(" mm")
+        self.smoothing_sigma.setAccessibleName("Width of smoothing")
         self.smoothing_sigma.setToolTip("Standard deviation of the smoothing filter")
         self.fill_holes_button = make_button(
             "Fill holes",
@@ -101,7 +102,7 @@ class DrawTools(QWidget):
             report_errors(self.session, lambda: annotation.fill_holes(structures.value)),
         )
         self.keep_largest_button = make_button(
-            "Keep largest component",
+            "Keep largest",
             "Keep the largest connected component of the selected structure; "
             "the others become background",
             report_errors(
@@ -112,6 +113,7 @@ class DrawTools(QWidget):
     def _lay_out(self) -> None:
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(4)
         for row, items in enumerate(
             (
                 (self.fill_button, None),
@@ -122,8 +124,7 @@ class DrawTools(QWidget):
                 (self.roi_controls, None),
                 (self.accept_button, self.discard_button),
                 (self.smooth_button, self.smoothing_sigma),
-                (self.fill_holes_button, None),
-                (self.keep_largest_button, None),
+                (self.fill_holes_button, self.keep_largest_button),
                 (self.busy_label, None),
             )
         ):
@@ -177,6 +178,5 @@ class DrawTools(QWidget):
             set_enabled(item, blocked_reason)
         for item in (self.accept_button, self.discard_button):
             set_enabled(item, "" if annotation.has_proposal else "there is no proposal")
-            item.setVisible(annotation.has_proposal)
-        self.busy_label.setText(f"{annotation.operation}…" if annotation.operation else "")
-        self.busy_label.setVisible(bool(annotation.operation))
+        # The space keeps its line, so that nothing moves.
+        self.busy_label.setText(f"{annotation.operation}…" if annotation.operation else " ")

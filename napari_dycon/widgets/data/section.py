@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtCore import Qt
+import napari
+from npe2 import PluginManager
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
     QMenu,
-    QTreeWidgetItem,
+    QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QElidingLabel
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
@@ -22,12 +25,16 @@ from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-from napari_dycon.widgets.data.case_list import FILTERS, CaseList
+from napari_dycon.widgets.data.case_list import CaseList
+from napari_dycon.widgets.data.case_menu import CaseMenu
+from napari_dycon.widgets.data.case_rows import FILTERS
+from napari_dycon.widgets.data.start_page import StartPage
 from napari_dycon.widgets.dialogs.channel_assignment import ChannelDialog, inspect_files
 from napari_dycon.widgets.dialogs.export import ExportDialog
 from napari_dycon.widgets.dialogs.export_result import ExportResultDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 from napari_dycon.widgets.dialogs.prompt import show_prompt
+from napari_dycon.widgets.dialogs.removed_cases import RemovedCasesDialog
 from napari_dycon.widgets.window.helpers import (
     make_button,
     make_plain_label,
@@ -36,7 +43,8 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 SCAN_FILTER = f"Scans ({' '.join(f'*{suffix}' for suffix in SUFFIXES)} *.dcm);;All files (*)"
-NO_PROJECT_TEXT = "Open a project, or create one with New…"
+SAMPLE_COMMAND = "napari-dycon.sample_project"
+SPACING_PX = 4
 
 
 class DataSection(QWidget):
@@ -45,9 +53,11 @@ class DataSection(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._clicked_case = ""  # last clicked case
-        self.title_label = make_plain_label(NO_PROJECT_TEXT)
-        self.title_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        # A long name must not widen the panel; the tooltip shows all of it.
+        self.title_label = QElidingLabel()
+        self.title_label.setTextFormat(Qt.TextFormat.PlainText)
+        self.title_label.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.count_label = make_plain_label(wrap=False)
         self.open_button = make_button(
             "Open…", "Open a project, or create one from a folder of scans", self._open_folder
         )
@@ -60,6 +70,8 @@ class DataSection(QWidget):
         menu = QMenu(self.add_button)
         menu.addAction("Scan files…", self._add_files)
         menu.addAction("Folder of scans or DICOM series…", self._add_folder)
+        menu.addSeparator()
+        menu.addAction("Restore removed case…", self._restore_case)
         self.add_button.setMenu(menu)
         self.export_button = make_button(
             "Export…",
@@ -67,26 +79,17 @@ class DataSection(QWidget):
             self._export,
         )
         self.case_list = CaseList(session)
-        self.case_list.currentItemChanged.connect(self._on_current_changed)
-        self.case_list.itemClicked.connect(self._on_item_clicked)
+        self.case_list.case_chosen.connect(self._on_case_chosen)
         self.case_list.customContextMenuRequested.connect(self._show_context_menu)
         self.filter_box = QComboBox()
         self.filter_box.addItems(list(FILTERS))
         self.filter_box.setToolTip("Filter the list of cases")
         self.filter_box.currentTextChanged.connect(self.case_list.apply_filter)
 
-        buttons = QHBoxLayout()
-        for item in (self.open_button, self.new_button, self.add_button, self.export_button):
-            buttons.addWidget(item)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(buttons)
-        title_row = QHBoxLayout()
-        title_row.addWidget(self.title_label, 1)
-        title_row.addWidget(self.filter_box)
-        layout.addLayout(title_row)
-        layout.addWidget(self.case_list, 1)
-
+        self.start_page = StartPage(
+            session, self.open_path, self._open_folder, self._create_project, self._create_sample
+        )
+        self._lay_out()
         session.project_changed.connect(self._on_project_changed)
         session.cases_changed.connect(self._update_cases)
         session.case_shown.connect(self._update_title)
@@ -95,6 +98,28 @@ class DataSection(QWidget):
         )
         session.prompt_requested.connect(lambda question: show_prompt(self, session, question))
         self._on_project_changed(session.project)
+
+    def _lay_out(self) -> None:
+        buttons, title_row = QHBoxLayout(), QHBoxLayout()
+        for item in (self.open_button, self.new_button, self.add_button, self.export_button):
+            buttons.addWidget(item)
+        title_row.setSpacing(SPACING_PX)
+        title_row.addWidget(self.title_label, 1)
+        title_row.addWidget(self.count_label)
+        title_row.addWidget(self.filter_box)
+        self.project_page = QWidget()
+        project_layout = QVBoxLayout(self.project_page)
+        project_layout.setContentsMargins(0, 0, 0, 0)
+        project_layout.setSpacing(SPACING_PX)
+        project_layout.addLayout(buttons)
+        project_layout.addLayout(title_row)
+        project_layout.addWidget(self.case_list, 1)
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.start_page)
+        self.pages.addWidget(self.project_page)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.pages, 1)
 
     def open_path(self, path: Path) -> None:
         """Open a project folder, or offer to create a project from a folder of scans."""
@@ -174,9 +199,8 @@ class DataSection(QWidget):
                 report_errors(self.session, self.session.export)(format_, out, **options)
 
     def _on_project_changed(self, project: Project | None) -> None:
-        self.title_label.setText(
-            escape_control_characters(project.name) if project else NO_PROJECT_TEXT
-        )
+        self.title_label.setText(escape_control_characters(project.name) if project else "")
+        self.pages.setCurrentWidget(self.project_page if project else self.start_page)
         self.title_label.setToolTip(escape_rich_text(project.path) if project else "")
         blocked_reason = "" if project else "open or create a project first"
         set_enabled(self.export_button, blocked_reason)
@@ -192,42 +216,38 @@ class DataSection(QWidget):
         if (project := self.session.project) is not None:
             cases = project.cases
             n_labeled = sum(case.status in (Status.LABELED, Status.REVIEWED) for case in cases)
-            hint = "" if self.session.case else "; click a case to show it"
             read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
-            self.title_label.setText(
-                f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled{hint}"
-            )
+            text = f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled"
+            self.title_label.setText(f"{name}{read_only_note}")
+            self.count_label.setText(f"{n_labeled}/{len(cases)} labeled")
+            hint = "" if self.session.case or not cases else "\nClick a case to open it"
+            self.title_label.setToolTip(escape_rich_text(f"{text}\n{project.path}{hint}"))
 
-    def _on_current_changed(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
-        if item is not None:
-            report_errors(self.session, self.session.show_case)(item.text(0))
-
-    def _on_item_clicked(self, item: QTreeWidgetItem, _: int) -> None:
-        """Show a case again whose layer was removed or that could not be read before."""
+    def _on_case_chosen(self, case_id: str) -> None:
+        """Show a case, also again if its layer was removed or if it could not be read."""
         case = self.session.case
-        is_shown = case is not None and case.id == item.text(0)
-        if self._clicked_case == item.text(0) and (
-            not is_shown or self.session.label_writer is None
-        ):
-            report_errors(self.session, self.session.show_case)(item.text(0))
-        self._clicked_case = item.text(0)
+        is_shown = case is not None and case.id == case_id
+        if not is_shown or self.session.label_writer is None:
+            report_errors(self.session, self.session.show_case)(case_id)
 
-    def _show_context_menu(self, position: object) -> None:
+    def _show_context_menu(self, position: QPoint) -> None:
         item = self.case_list.itemAt(position)
         project = self.session.project
         if item is None or project is None:
             return
-        case = project.get_case(item.text(0))
-        other_split = "validation" if case.split == "train" else "train"
-        menu = QMenu(self)
-        text = "Use for validation" if other_split == "validation" else "Use for training"
-        menu.addAction(text).triggered.connect(
-            lambda: report_errors(self.session, self._set_split)(case.id, other_split)
-        )
-        menu.exec(self.case_list.viewport().mapToGlobal(position))
+        menu = CaseMenu(self, self.session, project.get_case(item.case_id), self._on_case_chosen)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        menu.popup(self.case_list.viewport().mapToGlobal(position))
 
-    def _set_split(self, case_id: str, split: str) -> None:
-        if self.session.project is not None:
-            self.session.project.set_split(case_id, split)  # type: ignore[arg-type]
-            self.session.cases_changed.emit()
+    def _restore_case(self) -> None:
+        project = self.session.require_project()
+        dialog = RemovedCasesDialog(self, project.removed_cases.list())
+        accepted, case_id = dialog.exec(), dialog.case_id
+        dialog.deleteLater()
+        if accepted and case_id:
+            report_errors(self.session, self.session.project_editor.restore_case)(case_id)
+
+    def _create_sample(self) -> None:
+        """Run the command that makes the sample project; this package does not depend on it."""
+        PluginManager.instance().commands.execute(SAMPLE_COMMAND, (napari.current_viewer(),))

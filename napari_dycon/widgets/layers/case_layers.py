@@ -219,9 +219,8 @@ class CaseLayers(PaintedLayers):
     def _format_image_name(self, case: ActiveCase, index: int) -> str:
         channels = self.session.project.channels if self.session.project else []
         # napari shows the names of layers in its status bar, too.
-        return escape_rich_text(
-            f"{case.id} {channels[index]}" if case.image.array.ndim == 4 else case.id
-        )
+        channel = f" {channels[index]}" if case.image.array.ndim == 4 else ""
+        return escape_rich_text(f"{case.display_name}{channel}")
 
     def _on_label_edited(self, _: str) -> None:
         if (layer := self.find_layer("label")) is not None:

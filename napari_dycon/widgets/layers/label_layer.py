@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
 from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
+
+
+class OnLimited(Protocol):
+    """Callback of limited painting."""
+
+    def __call__(self, *, has_painted: bool) -> None:
+        """Handle one limited painting."""
 
 
 @dataclasses.dataclass
@@ -17,11 +24,13 @@ class PaintLimits:
 
     ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
     range that can be painted, ``reference_label`` a label that is copied instead of one value.
+    ``on_limited`` is called after each limited painting with whether anything was painted.
     """
 
     image: Array
     intensity_range: tuple[float, float] | None = None
     reference_label: LabelArray | None = None
+    on_limited: OnLimited | None = None
 
 
 class CaseLabels(ExtensibleLabels):
@@ -67,7 +76,10 @@ class CaseLabels(ExtensibleLabels):
         ):
             low, high = self.limits.intensity_range
             intensities = self.limits.image[region]
-            mask = np.asarray(mask) & (intensities >= low) & (intensities <= high)
+            brush = np.asarray(mask)
+            mask = brush & (intensities >= low) & (intensities <= high)
+            if self.limits.on_limited is not None and brush.any():
+                self.limits.on_limited(has_painted=bool(mask.any()))
         if self.limits.reference_label is None:
             return super().paint_mask(data, mask, value, region)
         has_painted = None

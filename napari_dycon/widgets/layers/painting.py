@@ -7,7 +7,7 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.viewer import Viewer
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
@@ -15,12 +15,15 @@ from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
 
+STROKE_PAUSE_MS = 400  # without painting, after which a stroke counts as ended
+
 
 class PaintedLayers(LayerStack):
     """Layers of a case with a paintable label; brush settings persist between cases."""
 
     brush_value_changed = Signal(int)  # value of the structure to paint, set in napari's controls
     brush_size_changed = Signal()  # of the brush, in napari's controls
+    stroke_blocked = Signal()  # a stroke painted nothing because of the limits to intensities
 
     def __init__(
         self,
@@ -34,6 +37,11 @@ class PaintedLayers(LayerStack):
         self.brush_value = 1  # value of the structure to paint
         self.brush_mm = float(get_preferences().annotate.brush_mm)
         self.brush_3d = False
+        self._has_painted = False  # since the stroke began
+        self._stroke_timer = QTimer(self)
+        self._stroke_timer.setSingleShot(True)
+        self._stroke_timer.setInterval(STROKE_PAUSE_MS)
+        self._stroke_timer.timeout.connect(self._end_stroke)
         self._cancel_click: Callable[[], None] | None = None  # cancels waiting for a click
         session.annotation.paint_range_changed.connect(self._apply_paint_range)
 
@@ -93,6 +101,7 @@ class PaintedLayers(LayerStack):
         label.selected_label = self.brush_value
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
+        label.limits.on_limited = self._on_limited_painting
         label.limits.intensity_range = self.session.annotation.paint_range
         label.events.selected_label.connect(self._on_selected_label_changed)
         label.events.brush_size.connect(self._on_brush_size_changed)
@@ -113,8 +122,19 @@ class PaintedLayers(LayerStack):
         """Cancel waiting for a click and deactivate the brush."""
         if self._cancel_click is not None:
             self._cancel_click()
+        self._stroke_timer.stop()
         self._deactivate_brush()
         self.session.annotation.paint_range_changed.disconnect(self._apply_paint_range)
+
+    def _on_limited_painting(self, *, has_painted: bool) -> None:
+        """Note whether the limits let a part of the stroke be painted."""
+        self._has_painted |= has_painted
+        self._stroke_timer.start()
+
+    def _end_stroke(self) -> None:
+        if not self._has_painted:
+            self.stroke_blocked.emit()
+        self._has_painted = False
 
     # ---- From napari's own controls ----------------------------------------------------------
 

@@ -241,7 +241,7 @@ class RoiController(QObject):
     def _notify(self, roi: Box) -> None:
         slices = roi[self._layers.main_axis]
         self._session.message.emit(
-            "info", f"Growing is limited to the region, slices {slices.start} to {slices.stop - 1}."
+            "info", f"Growing is limited to the region, slices {slices.start + 1} to {slices.stop}."
         )
 
     def _on_active_layer_changed(self, *_: object) -> None:

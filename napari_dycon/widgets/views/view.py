@@ -211,7 +211,7 @@ class View(QObject):
             crosshair = geometry.to_pixel(self._position[vertical], self._position[horizontal])
         self.annotations.show_content(
             AnnotationContent(
-                name=escape_control_characters(case.id),
+                name=escape_control_characters(case.display_name),
                 title=describe_slice(case, self.plane, self._position),
                 short_title=describe_slice(case, self.plane, self._position, is_short=True),
                 readout=self.readout,

@@ -98,15 +98,15 @@ def test_a_box_can_be_drawn_edited_and_removed(mouse: Mouse) -> None:
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert viewer.dims.nsteps == mouse.panel.session.case.label.shape
 
-    tools.first_slice.setValue(8)
-    tools.last_slice.setValue(12)
+    tools.first_slice.setValue(9)  # counted from 1
+    tools.last_slice.setValue(13)
     assert session.annotation.roi[0] == slice(8, 13)
     for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
         mouse.panel.layers.go_to_slice(index, 0)
         assert len(layer.data) == shown
         assert layer.bounding_box.visible == bool(shown)
         assert not any(layer.edge_width)  # the outline is drawn otherwise
-    assert "slices 8 to 12" in mouse.panel.message_label.text()
+    assert "slices 9 to 13" in mouse.panel.message_label.text()
     mouse.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
     mouse.drag((7, 8, 8), (7, 18, 12))
     assert is_near(session.annotation.roi, (7, 13), (4, 19), (3, 15))
@@ -114,8 +114,8 @@ def test_a_box_can_be_drawn_edited_and_removed(mouse: Mouse) -> None:
     viewer.dims.order = (1, 0, 2)
     mouse.panel.layers.go_to_slice(10, 1)
     assert (tools.first_slice.value(), tools.last_slice.value()) == (
-        session.annotation.roi[1].start,
-        session.annotation.roi[1].stop - 1,
+        session.annotation.roi[1].start + 1,
+        session.annotation.roi[1].stop,
     )
     assert np.ptp(layer.data[0], axis=0)[0] == 6
     viewer.dims.order = (0, 1, 2)

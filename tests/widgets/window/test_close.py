@@ -130,7 +130,7 @@ def test_a_project_in_use_can_be_opened_read_only(
     for button in (
         panel.train.start_button,
         panel.data.add_button,
-        panel.annotate.complete_case_button,
+        panel.annotate.completion.scan_button,
     ):
         assert not button.isEnabled()
         assert "viewing only" in button.toolTip()

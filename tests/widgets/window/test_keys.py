@@ -92,7 +92,7 @@ def test_shortcuts_and_keys_of_napari_act_while_the_panel_has_the_focus(
 ) -> None:
     viewer, panel = opened_panel
     label = panel.layers.find_layer("label")
-    panel.annotate.complete_slice_button.setFocus()
+    panel.annotate.completion.slice_button.setFocus()
     uncertainty = panel.layers.find_layer("uncertainty")
     assert uncertainty.visible
     press_key_in_window(viewer, Qt.Key.Key_H)

@@ -1,0 +1,1 @@
+"""Changing projects, and the list of projects opened last."""

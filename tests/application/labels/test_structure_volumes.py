@@ -1,0 +1,36 @@
+"""Volumes of structures follow the edits of the active label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dycon.application.labels.structure_volumes import StructureVolumes, count_values
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+
+def test_volumes_follow_edits_and_cases(project: Project) -> None:
+    session = Session()
+    session.open_project(project.path)
+    volumes = StructureVolumes(session.state, session.task_runner)
+    seen: list[dict[int, float]] = []
+    volumes.changed.connect(seen.append)
+    session.show_case("scan-0")
+    case = session.require_case()
+    voxel_ml = np.prod(case.image.spacing_mm) / 1000
+    assert volumes.volumes_ml[1] == pytest.approx(512 * voxel_ml)
+    case.label[0, 0, :5] = 1  # painted; known once it is saved
+    session.flush()
+    assert volumes.volumes_ml[1] == pytest.approx(517 * voxel_ml)
+    session.fill_background()
+    session.show_case("scan-4")
+    assert 1 not in volumes.volumes_ml
+    assert seen[-1] == volumes.volumes_ml
+    session.close_project()
+    assert volumes.volumes_ml == {}
+
+
+def test_values_are_counted() -> None:
+    label = np.random.default_rng(0).integers(0, 256, (5, 7, 11), np.uint8)
+    assert np.array_equal(count_values(label), np.bincount(label.ravel(), minlength=256))
