@@ -1,0 +1,52 @@
+"""A chart that only shows: it always fits its data, and the wheel scrolls the page behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyqtgraph as pg
+from qtpy.QtGui import QWheelEvent
+
+HEIGHT_PX = 96
+AXIS_WIDTH_PX = 40
+PADDING = 0.04
+HEADROOM = 1.05
+
+
+class StaticPlot(pg.PlotWidget):
+    """Values over steps.
+
+    The vertical axis starts at 0 and ends at ``y_max``, or above the largest value without it. No
+    unit prefixes are used: a Dice of 0.42 must not appear as 420.
+    """
+
+    def __init__(self, y_max: float | None = None) -> None:
+        super().__init__()
+        self._y_max = y_max
+        self.setFixedHeight(HEIGHT_PX)
+        self.setMenuEnabled(False)
+        self.setMouseEnabled(False, False)
+        self.hideButtons()
+        self.showGrid(x=True, y=True, alpha=0.2)
+        for side in ("left", "bottom"):
+            self.getAxis(side).enableAutoSIPrefix(False)
+        self.getAxis("left").setWidth(AXIS_WIDTH_PX)
+        self.fit([], [])
+
+    def fit(self, steps: Sequence[float], values: Sequence[float]) -> None:
+        """Show the range of all steps and values."""
+        self.setXRange(0, max(steps, default=0.0) or 1.0, padding=PADDING)
+        highest = self._y_max or HEADROOM * max(values, default=0.0) or 1.0
+        self.setYRange(0, highest, padding=PADDING)
+
+    def use_colors(self, background: str, foreground: str) -> None:
+        """Apply the colors of the theme."""
+        self.setBackground(background)
+        for side in ("left", "bottom"):
+            axis = self.getAxis(side)
+            axis.setPen(foreground)
+            axis.setTextPen(foreground)
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
+        """Leave the wheel to the page, which scrolls."""
+        event.ignore()
