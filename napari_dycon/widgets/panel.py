@@ -42,7 +42,7 @@ from napari_dycon.widgets.window.shortcuts import (
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
-# Messages of level "info" are shown in the panel only, so that they do not cover the scan.
+# Used only while the panel is hidden: notifications of napari cover the scan.
 NOTIFIERS = {"warning": show_warning, "error": show_error}
 
 
@@ -186,7 +186,7 @@ class DyconPanel(QWidget):
         self.viewer.events.theme.disconnect(self._apply_theme)
 
     def _notify(self, level: str, text: str) -> None:
-        if level in NOTIFIERS:
+        if level in NOTIFIERS and not self.message_label.isVisible():
             NOTIFIERS[level](escape_rich_text(text))
         self.message_label.show_message(level, text)
 

@@ -21,10 +21,10 @@ class LateTaskRunner(InlineTaskRunner):
         self.ends: list[Callable[[], None]] = []
 
     def submit_with_progress(
-        self, title: str, task: Any, on_done: Any, on_error: Any, **options: Any
+        self, title: str, task: Any, on_done: Any, on_error: Any, **kept: Any
     ) -> None:
         super().submit_with_progress(
-            title, task, lambda found: self.ends.append(lambda: on_done(found)), on_error, **options
+            title, task, lambda found: self.ends.append(lambda: on_done(found)), on_error, **kept
         )
 
 

@@ -16,8 +16,8 @@ from napari_dycon.widgets.window.helpers import make_plain_label
 MAX_POINTS = 4000
 # Name, color, title and upper end of the axis of each curve.
 CURVES = (
-    ("dice", "#56b4e9", "Dice on the validation cases by step; 1 is perfect", 1.0),
-    ("loss", "#e69f00", "Training loss by step; lower is better", None),
+    ("dice", "#56b4e9", "Validation Dice by step (1 is perfect)", 1.0),
+    ("loss", "#e69f00", "Training loss by step (lower is better)", None),
 )
 NO_VALIDATION_TEXT = (
     "No Dice yet. It needs a validation case: right-click a labeled case in the list."

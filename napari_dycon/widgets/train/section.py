@@ -46,7 +46,7 @@ METHOD_TEXTS = {
     "mean-teacher": "Mean teacher",
     "supervised": "Supervised only",
 }
-STATUS_LINES = 2  # reserved for the status
+STATUS_LINES, DEVICE_LINES = 2, 2  # reserved
 DEVICE_TEXTS = {
     "auto": "Automatic",
     "cuda": "NVIDIA GPU (CUDA)",
@@ -66,7 +66,7 @@ class TrainSection(QWidget):
         self._build_buttons()
         self._n_validation = 0  # of the run whose outcome is shown
         self.status_label = _make_reserved_label(STATUS_LINES)
-        self.device_label = _make_reserved_label(1)
+        self.device_label = _make_reserved_label(DEVICE_LINES)
         self.curves = LearningCurves()
         self.history = TrainingHistory(session)
         self._lay_out()
@@ -279,7 +279,7 @@ def _make_reserved_label(n_lines: int) -> QLabel:
     """Make a label that keeps the height of some lines, so that nothing below it moves."""
     label = make_plain_label()
     label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-    label.setMinimumHeight(n_lines * label.fontMetrics().lineSpacing() + 2)
+    label.setMinimumHeight(n_lines * label.fontMetrics().height() + 4)
     return label
 
 

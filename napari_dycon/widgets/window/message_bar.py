@@ -12,8 +12,8 @@ import time
 from collections import deque
 from typing import Literal
 
-from qtpy.QtCore import QPointF, QRectF, Qt, QTimer
-from qtpy.QtGui import QColor, QPainter, QPixmap, QPolygonF, QResizeEvent
+from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, QTimer
+from qtpy.QtGui import QColor, QPainter, QPixmap, QPolygonF, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
@@ -154,12 +154,26 @@ class MessageBar(QWidget):
         super().resizeEvent(event)
         self._shorten()
 
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 (Qt's name)
+        """Reserve space for the font of the theme, which is set after construction."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._reserve_space()
+            self._shorten()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """Reserve space for the font of the theme."""
+        super().showEvent(event)
+        self._reserve_space()
+        self._shorten()
+
     def _on_run_changed(self, status: RunStatus) -> None:
         if status.phase == "starting":
             self.drop_outdated()
 
     def _reserve_space(self) -> None:
-        height = LINES * self.text_label.fontMetrics().lineSpacing() + 2
+        self.text_label.ensurePolished()
+        height = LINES * self.text_label.fontMetrics().height() + 4
         self.text_label.setFixedHeight(height)
         self.setFixedHeight(max(height, self.dismiss_button.sizeHint().height()))
         policy = self.dismiss_button.sizePolicy()
