@@ -20,6 +20,7 @@ from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArra
 
 Distances = npt.NDArray[np.float32]
 MARGIN_VOXELS = 2  # margin around the outlines
+TAPERED_FRACTION = 0.8  # of the squared radius from slice to slice: the structure is ending
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,14 @@ def _interpolate_gap(
     steps, numbers = gap.last - gap.first, range(gap.first + 1, gap.last)
     if gap.is_inner:
         yield from zip(numbers, _interpolate_sdf(first, last, steps, spacing), strict=True)
-    elif first.any():
-        yield from zip(numbers, _taper_sdf(first, steps, spacing, step_mm), strict=True)
+        return
+    # From the last slice with the structure towards the empty one.
+    if first.any():
+        inward, outward = slices[gap.first :: -1], numbers
     else:
-        yield from zip(reversed(numbers), _taper_sdf(last, steps, spacing, step_mm), strict=True)
+        inward, outward = slices[gap.last :], numbers[::-1]
+    masks = list(itertools.takewhile(np.any, (inward[:3] == gap.value)))
+    yield from zip(outward, _taper_sdf(masks, steps, spacing, step_mm), strict=True)
 
 
 def _interpolate_sdf(
@@ -159,24 +164,40 @@ def _interpolate_sdf(
 
 
 def _taper_sdf(
-    mask: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float], step_mm: float
+    masks: Sequence[npt.NDArray[np.bool_]], steps: int, spacing: Sequence[float], step_mm: float
 ) -> Iterator[Distances]:
-    """Taper a structure off from its last slice (H, W) over the ``steps - 1`` slices beyond it.
+    """Taper a structure off over the ``steps - 1`` slices beyond its last one.
 
     The end is half an ellipsoid. It reaches halfway to the empty slice, as the true end lies
     somewhere between, but no further than the inner radius, since a far empty slice tells little.
+
+    Parameters
+    ----------
+    masks : (H, W), the last slice with the structure and up to two before it
     """
-    box = bounding_box(mask, MARGIN_VOXELS)
+    box = bounding_box(masks[0], MARGIN_VOXELS)
     assert box is not None
-    distance = signed_distance(mask[box], spacing)
+    distance = signed_distance(masks[0][box], spacing)
     radius = float(distance.max())
     reach_mm = min(0.5 * steps * step_mm, radius)
+    if len(masks) == 3 and _has_tapered_off(masks, spacing):
+        reach_mm = 0.0
     for step in range(1, steps):
-        position = step * step_mm / reach_mm
-        full = np.full(mask.shape, -np.inf, np.float32)
-        if position < 1:
+        full = np.full(masks[0].shape, -np.inf, np.float32)
+        if step * step_mm < reach_mm:
+            position = step * step_mm / reach_mm
             full[box] = distance - radius * (1 - np.sqrt(1 - position**2))
         yield full
+
+
+def _has_tapered_off(masks: Sequence[npt.NDArray[np.bool_]], spacing: Sequence[float]) -> bool:
+    """Whether a structure that goes on as in its last three slices ends within the next one.
+
+    Otherwise each further interpolation would make the end that the one before made longer. The
+    squares of the radii of an ellipsoid lie on a parabola.
+    """
+    last, before, first = (float(signed_distance(mask, spacing).max()) ** 2 for mask in masks)
+    return 3 * last - 3 * before + first <= 0 or last < TAPERED_FRACTION * before
 
 
 def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Distances:

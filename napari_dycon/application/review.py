@@ -20,6 +20,7 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.acceptances import record_acceptance
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -184,9 +185,21 @@ class Review:
             is_accepted = np.isin(predicted_part, classes)
         new_part[is_accepted] = predicted_part[is_accepted]
         new[selection] = new_part
+        before = case.label.copy()
         changed = self._editor.set_label(new)
+        if changed and case.run is not None:
+            self._record_acceptance(case, case.run, before)
         self._autosaver.flush()
         return changed
+
+    def _record_acceptance(self, case: ActiveCase, run: str, before: LabelArray) -> None:
+        """Record the origin of the label, so that no Dice is shown of a prediction with itself."""
+        project = self._state.require_project()
+        self._task_runner.submit(
+            lambda: record_acceptance(project, run, case.id, before),
+            lambda _: self._state.cases_changed.emit(),
+            self._state.report_error,
+        )
 
 
 def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:

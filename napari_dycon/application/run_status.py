@@ -11,6 +11,7 @@ from typing import Literal
 
 from napari_dycon.core.durations import format_remaining
 from napari_dycon.project.runs.events import (
+    BaseEvent,
     Event,
     FailedEvent,
     FinishedEvent,
@@ -57,7 +58,7 @@ class RunStatus:
     @property
     def summary(self) -> str:
         """What the run is doing and how long it still takes."""
-        is_timed = self.phase in ("preparing", "training")
+        is_timed = self.phase in ("preparing", "training", "stopping")
         remaining = format_remaining(self.remaining_s) if is_timed else ""
         return f"{self.text}, {remaining}" if remaining else self.text
 
@@ -111,13 +112,15 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
             return _show_work(started, "preparing", "Reading scans")
         case PreparingEvent():
             is_last = event.done == event.total
-            text = f"Preparing scan {event.done} of {event.total}"
+            text = f"Preparing scans {event.done} of {event.total}"
             return _show_work(status, "preparing", FIRST_STEP_TEXT if is_last else text)
         case RegistrationEvent():
             text = f"Aligning scans {event.done} of {event.total}"
             if event.done == event.total:
                 text = FIRST_STEP_TEXT
             return _show_work(status, "preparing", text)
+        case BaseEvent() if event.event == "phase":
+            return _apply_phase(status, event)
         case StepEvent():
             stepped = dataclasses.replace(
                 status,
@@ -135,6 +138,37 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
         case FinishedEvent() | StoppedEvent() | FailedEvent():
             return RunStatus()
     return status
+
+
+def _apply_phase(status: RunStatus, event: BaseEvent) -> RunStatus:
+    """Return the status in a phase of the run; its numbers come from a file and may be missing."""
+    done, total, remaining = (event.get(name) for name in ("done", "total", "remaining_s"))
+    if isinstance(remaining, (int, float)):
+        status = dataclasses.replace(status, remaining_s=float(remaining))
+    is_counted = isinstance(done, int) and isinstance(total, int) and total > 0
+    phase = event.get("phase")
+    count = f" {done} of {total}" if is_counted else ""
+    if phase in ("preparing", "aligning"):
+        verb = "Preparing" if phase == "preparing" else "Aligning"
+        return _show_work(status, "preparing", f"{verb} scans{count}")
+    if phase == "training":
+        return _show_work(status, "training", "Training" if status.details else FIRST_STEP_TEXT)
+    if phase == "preview":
+        return _show_work(status, "training", "Updating preview")
+    if phase == "validation":
+        number = min(done + 1, total) if is_counted else 0
+        text = f"Validating case {number} of {total}" if is_counted else "Validating"
+        return _show_ending(status, text)
+    if phase == "finishing":
+        return _show_ending(status, "Finishing: saving the model")
+    return status
+
+
+def _show_ending(status: RunStatus, text: str) -> RunStatus:
+    """Return the status with work that a stopping run does, too."""
+    if status.phase == "stopping":
+        return dataclasses.replace(status, text=text)
+    return _show_work(status, "training", text)
 
 
 def _show_work(status: RunStatus, phase: RunPhase, text: str) -> RunStatus:

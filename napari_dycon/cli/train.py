@@ -25,6 +25,7 @@ from napari_dycon.engine.config import (
 )
 from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import UserError
+from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.runs.events import (
     Event,
     FinishedEvent,
@@ -153,7 +154,9 @@ def train(
     from napari_dycon.engine.training.run import train as train_events  # imports torch
 
     events = train_events(opened, config, run)
-    show_training(with_process_record(events, opened, is_acquired=run is not None), as_json)
+    # A resumed run keeps the cases of its start, whatever their status is now.
+    counts = "" if run is not None else count_cases(opened.cases).describe()
+    show_training(with_process_record(events, opened, is_acquired=run is not None), as_json, counts)
 
 
 def _reject_conflicting_options(context: typer.Context) -> None:
@@ -177,8 +180,13 @@ def _report_running(project: Project) -> None:
             print_status(f"Run {run.id} is also being trained; both runs will be slower.")
 
 
-def show_training(events: Iterator[Event], as_json: bool) -> None:
-    """Show the progress of a run."""
+def show_training(events: Iterator[Event], as_json: bool, counts: str = "") -> None:
+    """Show the progress of a run.
+
+    Parameters
+    ----------
+    counts : describes the cases of the project; by default, those of the run are
+    """
     if as_json:
         for event in events:
             print_event(event)
@@ -199,24 +207,26 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
                 text = f"Step {event.step}  loss {event.loss or float('nan'):.3f}"
                 progress.update(task, completed=event.progress, description=text)
                 print_occasionally(f"{text}, {event.progress:.0%}")
-            elif message := _describe_event(event, run):
+            elif message := _describe_event(event, run, counts):
                 print_status(message)
 
 
-def _describe_event(event: Event, run: str) -> str | None:
+def _describe_event(event: Event, run: str, counts: str) -> str | None:
     """Describe an event that is printed on its own line; ``None`` for other events."""
     match event:
         case StartedEvent():
-            return (
-                f"Run {event.run}: {event.labeled} labeled and {event.unlabeled} "
-                f"unlabeled cases, {event.device_reason}, {event.precision}"
+            cases = counts or (
+                f"{event.labeled} annotated, {event.validation} validation, "
+                f"{event.unlabeled} unlabeled"
             )
+            return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
-            return f"Validation at step {event.step}: Dice {event.mean}"
+            dice = "–" if event.mean is None else f"{event.mean:.3f}"
+            return f"Validation at step {event.step}: Dice {dice}"
         case WarningEvent():
             return event.message
         case FinishedEvent() | StoppedEvent():
-            dice = f", validation Dice {event.dice:.4f}" if event.dice else ""
+            dice = f", validation Dice {event.dice:.4f}" if event.dice is not None else ""
             return (
                 f"{event.event.capitalize()} at step {event.step} after {event.elapsed_s:.0f} s"
                 f"{dice}. Run {run}{_next_step_hint(event)}"

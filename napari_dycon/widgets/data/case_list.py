@@ -179,7 +179,7 @@ class CaseList(QTreeWidget):
             displayed = (
                 case.status,
                 case.split,
-                summary.dice,
+                (summary.dice_text, summary.dice_tip),
                 summary.suggestion,
                 id(summary.thumbnail),
             )
@@ -250,7 +250,8 @@ def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
     item.setToolTip(
         PRIORITY, f"{suggestion.reason[0].upper()}{suggestion.reason[1:]}." if suggestion else ""
     )
-    item.setText(DICE, "" if summary.dice is None else f"{summary.dice:.2f}")
+    item.setText(DICE, summary.dice_text)
+    item.setToolTip(DICE, summary.dice_tip)
     if summary.thumbnail is not None:
         item.setIcon(NAME, _make_icon(summary.thumbnail))
 

@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
+from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import FILTERS, CaseList
@@ -186,14 +186,11 @@ class DataSection(QWidget):
 
     def _update_title(self, *_: object) -> None:
         if (project := self.session.project) is not None:
-            cases = project.cases
-            n_labeled = sum(case.status in (Status.LABELED, Status.REVIEWED) for case in cases)
+            counts = count_cases(project.cases).describe()
             hint = "" if self.session.case else "; click a case to show it"
             read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
-            self.title_label.setText(
-                f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled{hint}"
-            )
+            self.title_label.setText(f"{name}{read_only_note}: {counts}{hint}")
 
     def _on_current_changed(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:
