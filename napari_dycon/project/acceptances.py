@@ -7,32 +7,64 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.containment import ensure_links_within, ensure_within
 from napari_dycon.core.types import UNANNOTATED, LabelArray
-from napari_dycon.core.untrusted import parse_integer, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
 
-MAX_CHECKSUM = 2**32 - 1
+Checksum = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-def record_acceptance(project: Project, run_id: str, case_id: str, before: LabelArray) -> None:
-    """Record that a label was changed by accepting a run's prediction, or a part of it.
+class AcceptanceRecord(BaseModel):
+    """How a label came from a prediction; checksums are those of the whole label."""
 
-    Parameters
-    ----------
-    before : the label before; one that is equal to it was restored by undo
-    """
-    project.require_writable()
-    path = ensure_within(project.path, _record_path(project, run_id, case_id))
-    if path.exists():  # undoing the first acceptance undoes the later ones, too
-        return
-    ensure_dir(path.parent, existing_root=project.path)
-    write_json(path, {"label_before": _compute_checksum(before)})
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    label_before: Checksum = Field(description="Checksum before the first acceptance.")
+    label_after: Checksum = Field(description="Checksum after the newest acceptance.")
+    is_undone: bool = Field(default=False, description="Whether the acceptance was undone.")
+
+
+def record_acceptance(
+    project: Project, run_id: str, case_id: str, before: LabelArray, after: LabelArray
+) -> None:
+    """Record that a label was changed by accepting a run's prediction, or a part of it."""
+    previous = _read_record(project, run_id, case_id)
+    label_before = _compute_checksum(before)
+    if previous is not None and not previous.is_undone:
+        label_before = previous.label_before
+    record = AcceptanceRecord(label_before=label_before, label_after=_compute_checksum(after))
+    _write_record(project, run_id, case_id, record)
+
+
+def update_after_undo(project: Project, run_id: str, case_id: str, label: LabelArray) -> bool:
+    """Update the record after an undo or redo in the window; returns whether it changed."""
+    record = _read_record(project, run_id, case_id)
+    if record is None:
+        return False
+    checksum = _compute_checksum(label)
+    if record.is_undone and checksum == record.label_after:
+        _write_record(project, run_id, case_id, record.model_copy(update={"is_undone": False}))
+        return True
+    if not record.is_undone and checksum == record.label_before:
+        _write_record(project, run_id, case_id, record.model_copy(update={"is_undone": True}))
+        return True
+    return False
+
+
+def has_acceptance_record(project: Project, run_id: str, case_id: str) -> bool:
+    """Whether an acceptance was recorded, undone or not."""
+    try:
+        return _record_path(project, run_id, case_id).exists()
+    except ProjectError:
+        return False
 
 
 def is_accepted(
@@ -48,15 +80,26 @@ def is_accepted(
         return False
     if np.array_equal(label[is_annotated], prediction[is_annotated]):
         return True
+    record = _read_record(project, run_id, case_id)
+    if record is None or record.is_undone:
+        return False
+    return record.label_before != _compute_checksum(label)
+
+
+def _read_record(project: Project, run_id: str, case_id: str) -> AcceptanceRecord | None:
+    """Read a record; ``None`` if there is none or it is damaged."""
     try:
         path = ensure_links_within(project.path, _record_path(project, run_id, case_id))
-        values = read_json(path)
+        return AcceptanceRecord.model_validate(read_json(path))
     except (OSError, ValueError, ProjectError):
-        return False
-    if not isinstance(values, dict):
-        return False
-    before = parse_integer(values.get("label_before"), 0, MAX_CHECKSUM)
-    return before is not None and before != _compute_checksum(label)
+        return None
+
+
+def _write_record(project: Project, run_id: str, case_id: str, record: AcceptanceRecord) -> None:
+    project.require_writable()
+    path = ensure_within(project.path, _record_path(project, run_id, case_id))
+    ensure_dir(path.parent, existing_root=project.path)
+    write_json(path, record.model_dump(mode="json"))
 
 
 def _record_path(project: Project, run_id: str, case_id: str) -> Path:

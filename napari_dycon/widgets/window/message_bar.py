@@ -33,6 +33,7 @@ from napari_dycon.widgets.window.helpers import flags_to_int, make_plain_label
 
 Level = Literal["info", "warning", "error"]
 NEWS_SECONDS = 15.0
+SEQUEL_S = 0.3  # messages within this time come together
 MAX_RECENT = 50  # messages that can be read again
 LINES = 2  # reserved
 ICON_PX = 16
@@ -72,6 +73,7 @@ class MessageBar(QWidget):
         super().__init__()
         self.level: Level = "info"
         self._text = ""
+        self._shown_at = 0.0
         self._background = "#262930"
         self._recent: deque[tuple[str, Level, str]] = deque(maxlen=MAX_RECENT)
         self.icon_label = QLabel()
@@ -103,13 +105,22 @@ class MessageBar(QWidget):
         return self._text
 
     def show_message(self, level: str, text: str) -> None:
-        """Show a message; an empty text only drops one that is outdated."""
+        """Show a message; an empty text only drops one that is outdated.
+
+        Messages that come together are shown together.
+        """
         if not text:
             self.drop_outdated()
             return
-        self.level = level if level in ("warning", "error") else "info"  # type: ignore[assignment]
-        self._text = escape_control_characters(text)
-        self._recent.append((time.strftime("%H:%M:%S"), self.level, self._text))
+        new_level: Level = "info"
+        if level in ("warning", "error"):
+            new_level = level  # type: ignore[assignment]
+        text = escape_control_characters(text)
+        self._recent.append((time.strftime("%H:%M:%S"), new_level, text))
+        is_sequel = time.monotonic() - self._shown_at < SEQUEL_S and new_level == self.level
+        if is_sequel and self._text and text not in self._text:
+            text = f"{self._text}\n{text}"
+        self.level, self._text, self._shown_at = new_level, text, time.monotonic()
         self._show()
         if self.level == "info":
             self._news_timer.start()
