@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyqtgraph as pg
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.project.runs.events import Event, StartedEvent, StepEvent, ValidationEvent
 from napari_dycon.widgets.train.static_plot import StaticPlot
@@ -31,6 +31,7 @@ class LearningCurves(QWidget):
         super().__init__()
         self.points: dict[str, tuple[list[float], list[float]]] = {}
         self.plots: dict[str, StaticPlot] = {}
+        self.titles: list[QLabel] = []
         self._plot_items: dict[str, Any] = {}
         self._changed_curves: set[str] = set()
         self._run_id = ""
@@ -46,7 +47,9 @@ class LearningCurves(QWidget):
             )
             plot.setAccessibleName(title)
             self.plots[name] = plot
-            layout.addWidget(make_plain_label(title))
+            label = make_plain_label(title)
+            self.titles.append(label)
+            layout.addWidget(label)
             layout.addWidget(plot)
         self.clear()
 

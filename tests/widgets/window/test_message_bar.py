@@ -15,6 +15,14 @@ from napari_dycon.widgets.window import message_bar
 from napari_dycon.widgets.window.message_bar import LEVEL_COLORS, choose_color, contrast_ratio
 
 pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def shown_panel(opened_panel: Any) -> Any:
+    """Panel of a window on a project with scan-3 in view."""
+    return opened_panel[1]
+
+
 LONG_ERROR = (
     "Case patient-017 cannot be read: its file is shorter than its header says; expected 3,145,728 "
     "bytes, found 12. Copy it again from its source."
@@ -33,8 +41,8 @@ def test_every_level_is_readable_in_both_themes(theme: str) -> None:
         assert contrast_ratio(choose_color(level, background), background) >= 4.5, level
 
 
-def test_levels_differ_in_icon_and_color(opened_panel: Any) -> None:
-    bar = opened_panel.message_label
+def test_levels_differ_in_icon_and_color(shown_panel: Any) -> None:
+    bar = shown_panel.message_label
     icons, colors = set(), set()
     for level in LEVEL_COLORS:
         bar.show_message(level, "Something happened.")
@@ -45,8 +53,8 @@ def test_levels_differ_in_icon_and_color(opened_panel: Any) -> None:
     assert len(icons) == len(colors) == len(LEVEL_COLORS)
 
 
-def test_nothing_moves_when_a_message_comes(opened_panel: Any, qtbot: Any) -> None:
-    panel = opened_panel
+def test_nothing_moves_when_a_message_comes(shown_panel: Any, qtbot: Any) -> None:
+    panel = shown_panel
     panel.message_label.dismiss()
     qtbot.wait(50)
 
@@ -65,8 +73,8 @@ def test_nothing_moves_when_a_message_comes(opened_panel: Any, qtbot: Any) -> No
     assert "Copy it again" in shown.toolTip()
 
 
-def test_news_go_after_some_seconds_and_errors_stay(opened_panel: Any, qtbot: Any) -> None:
-    bar = opened_panel.message_label
+def test_news_go_after_some_seconds_and_errors_stay(shown_panel: Any, qtbot: Any) -> None:
+    bar = shown_panel.message_label
     assert bar._news_timer.interval() == 15_000
     bar._news_timer.setInterval(100)
     bar.show_message("info", "Slice 45 marked complete.")
@@ -78,8 +86,8 @@ def test_news_go_after_some_seconds_and_errors_stay(opened_panel: Any, qtbot: An
         assert bar.text() == "Stays."
 
 
-def test_another_case_drops_news_and_warnings_only(opened_panel: Any, qtbot: Any) -> None:
-    session, bar = opened_panel.session, opened_panel.message_label
+def test_another_case_drops_news_and_warnings_only(shown_panel: Any, qtbot: Any) -> None:
+    session, bar = shown_panel.session, shown_panel.message_label
     for number, (level, stays) in enumerate((("info", False), ("warning", False), ("error", True))):
         bar.show_message(level, "About this case.")
         case = f"scan-{4 + number % 2}"
@@ -90,8 +98,8 @@ def test_another_case_drops_news_and_warnings_only(opened_panel: Any, qtbot: Any
     assert bar.text() == ""
 
 
-def test_the_start_of_a_training_drops_the_message_of_the_last_one(opened_panel: Any) -> None:
-    state, bar = opened_panel.session.state, opened_panel.message_label
+def test_the_start_of_a_training_drops_the_message_of_the_last_one(shown_panel: Any) -> None:
+    state, bar = shown_panel.session.state, shown_panel.message_label
     bar.show_message("warning", "The time was too short to learn much (11 steps).")
     state.set_run_status(RunStatus("training", "001-dycon", text="Training"))
     assert bar.text()
@@ -101,8 +109,8 @@ def test_the_start_of_a_training_drops_the_message_of_the_last_one(opened_panel:
 
 
 @pytest.mark.parametrize("step", ["undo", "redo"])
-def test_undo_and_redo_drop_the_news_of_the_edit(opened_panel: Any, qtbot: Any, step: str) -> None:
-    panel = opened_panel
+def test_undo_and_redo_drop_the_news_of_the_edit(shown_panel: Any, qtbot: Any, step: str) -> None:
+    panel = shown_panel
     session = panel.session
     session.case.label[4, 5:15, 5:13] = session.case.label[12, 5:15, 5:13] = 1
     session.annotation.fill_between([1], axis=0)
@@ -121,8 +129,8 @@ def test_undo_and_redo_drop_the_news_of_the_edit(opened_panel: Any, qtbot: Any, 
     assert panel.message_label.text() == "An error"
 
 
-def test_messages_that_come_together_are_shown_together(opened_panel: Any) -> None:
-    bar = opened_panel.message_label
+def test_messages_that_come_together_are_shown_together(shown_panel: Any) -> None:
+    bar = shown_panel.message_label
     bar.dismiss()
     for name in ("anna", "bert"):
         bar.show_message("warning", f"{name} was left out.")
@@ -137,8 +145,8 @@ def test_messages_that_come_together_are_shown_together(opened_panel: Any) -> No
     )
 
 
-def test_names_in_messages_are_shown_literally(opened_panel: Any) -> None:
-    bar = opened_panel.message_label
+def test_names_in_messages_are_shown_literally(shown_panel: Any) -> None:
+    bar = shown_panel.message_label
     bar.show_message("error", "<b>bold</b>\x1b[31m")
     assert bar.text_label.text().startswith("<b>bold</b>")
     assert "\x1b" not in bar.text_label.text()
