@@ -51,13 +51,16 @@ from napari_dycon.project.runs.events import (
     StoppedEvent,
     WarningEvent,
 )
+from napari_dycon.project.runs.run_log import RunLog
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
 
-def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iterator[Event]:
+def train(
+    project: Project, config: TrainConfig, run: Run | None = None, *, elapsed_s: float = 0.0
+) -> Iterator[Event]:
     """Train on a project and yield events; each is also written to ``events.jsonl``.
 
     Parameters
@@ -65,6 +68,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     project : project with labeled cases, and unlabeled ones for semi-supervised methods
     config : settings; unset ones are planned from the data
     run : existing run to start or to resume; by default a new one is created
+    elapsed_s : seconds since the run was requested, which count towards the time limit of a new run
 
     Raises
     ------
@@ -73,6 +77,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     EngineError
         Training failed: out of memory, a loss that is not finite. The last checkpoint stays valid.
     """
+    begin = time.monotonic() - elapsed_s
     project.require_writable()
     if run is None:
         split_cases(project, config)  # raises before a run folder is created
@@ -81,12 +86,12 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         plan_network(config, device.type)  # raises if the patch does not fit the network
     run = run or project.runs.create(config.method, config.to_dict())
     clean_project(project.path)
-    log = EventLog(run)
+    log = EventLog(run, RunLog.for_project(run, project))
     has_checkpoint = run.has_weights  # asked now: the folder may be what is missing later
     writer = CheckpointWriter(run.weights_path, run.state_path)
     try:
         with contextlib.closing(writer):
-            for event in _train_run(project, config, run, writer):
+            for event in _train_run(project, config, run, writer, begin):
                 has_checkpoint = has_checkpoint or isinstance(event, CheckpointEvent)
                 event = event.model_copy(update={"time": _now()})
                 log.write(event)
@@ -103,10 +108,10 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
 
 
 def _train_run(
-    project: Project, config: TrainConfig, run: Run, writer: CheckpointWriter
+    project: Project, config: TrainConfig, run: Run, writer: CheckpointWriter, begin: float
 ) -> Iterator[Event]:
     """Prepare the data of a run and train on it. The trainer does not know the project."""
-    clock = TrainingClock(config.steps, config.time_limit)
+    clock = TrainingClock(config.steps, config.time_limit, time.monotonic() - begin)
     progress = read_training_progress(run.state_path) if run.state_path.exists() else None
     compute = set_up_compute(config, progress)
     card_bytes = get_free_bytes(compute.device) if compute.device.type == "cuda" else None
