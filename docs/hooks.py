@@ -229,7 +229,13 @@ def _describe_json_type(annotation: Any) -> str:
         return "text"
     if origin is dict:
         return f"object of {_describe_json_type(arguments[1])}"
-    words = {str: "text", int: "integer", float: "number", type(None): "null"}
+    words = {
+        str: "text",
+        bool: "true or false",
+        int: "integer",
+        float: "number",
+        type(None): "null",
+    }
     return words[annotation]
 
 

@@ -11,11 +11,11 @@ from typing import Literal
 
 from napari_dycon.core.durations import format_remaining
 from napari_dycon.project.runs.events import (
-    BaseEvent,
     Event,
     FailedEvent,
     FinishedEvent,
     PausedEvent,
+    PhaseEvent,
     PreparingEvent,
     RegistrationEvent,
     ResumedEvent,
@@ -24,6 +24,7 @@ from napari_dycon.project.runs.events import (
     StoppedEvent,
     ValidationEvent,
 )
+from napari_dycon.project.runs.phase_text import describe_phase
 
 RunPhase = Literal["idle", "starting", "preparing", "training", "pausing", "paused", "stopping"]
 FIRST_STEP_TEXT = "First training step (this is the slowest)"
@@ -119,7 +120,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
             if event.done == event.total:
                 text = FIRST_STEP_TEXT
             return _show_work(status, "preparing", text)
-        case BaseEvent() if event.event == "phase":
+        case PhaseEvent():
             return _apply_phase(status, event)
         case StepEvent():
             stepped = dataclasses.replace(
@@ -140,28 +141,20 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
     return status
 
 
-def _apply_phase(status: RunStatus, event: BaseEvent) -> RunStatus:
-    """Return the status in a phase of the run; its numbers come from a file and may be missing."""
-    done, total, remaining = (event.get(name) for name in ("done", "total", "remaining_s"))
-    if isinstance(remaining, (int, float)):
-        status = dataclasses.replace(status, remaining_s=float(remaining))
-    is_counted = isinstance(done, int) and isinstance(total, int) and total > 0
-    phase = event.get("phase")
-    count = f" {done} of {total}" if is_counted else ""
-    if phase in ("preparing", "aligning"):
-        verb = "Preparing" if phase == "preparing" else "Aligning"
-        return _show_work(status, "preparing", f"{verb} scans{count}")
-    if phase == "training":
-        return _show_work(status, "training", "Training" if status.details else FIRST_STEP_TEXT)
-    if phase == "preview":
-        return _show_work(status, "training", "Updating preview")
-    if phase == "validation":
-        number = min(done + 1, total) if is_counted else 0
-        text = f"Validating case {number} of {total}" if is_counted else "Validating"
-        return _show_ending(status, text)
-    if phase == "finishing":
-        return _show_ending(status, "Finishing: saving the model")
-    return status
+def _apply_phase(status: RunStatus, event: PhaseEvent) -> RunStatus:
+    """Return the status in a phase of the run."""
+    status = dataclasses.replace(status, remaining_s=event.remaining_s)
+    text = describe_phase(event)
+    match event.phase:
+        case "starting":
+            return status
+        case "preparing" | "aligning":
+            return _show_work(status, "preparing", text)
+        case "training":
+            return _show_work(status, "training", text if status.details else FIRST_STEP_TEXT)
+        case "validation" | "finishing":
+            return _show_ending(status, text)
+    return _show_work(status, "training", text)
 
 
 def _show_ending(status: RunStatus, text: str) -> RunStatus:
