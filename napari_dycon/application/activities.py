@@ -22,19 +22,23 @@ class Activity:
     Attributes
     ----------
     title : what the task does, as in "Interpolating slices"
-    detail : the current item, as in "slice 5 of 36"
-    fraction : progress from 0 to 1; ``None`` while it is unknown
     can_cancel : whether the task can be canceled
     """
 
     def __init__(self, title: str, *, can_cancel: bool = False) -> None:
         self.title = title
-        self.detail = ""
-        self.fraction: float | None = None
+        # One value, since the thread of the task replaces it at any time.
+        self._state: tuple[str, float | None] = ("", None)
         self.can_cancel = can_cancel
         self.on_cancel_requested: Callable[[], None] | None = None
+        self._described = ""  # text of a process, which describes itself
         self._is_canceled = False
         self._start = time.monotonic()
+
+    @property
+    def fraction(self) -> float | None:
+        """Progress from 0 to 1; ``None`` while it is unknown."""
+        return self._state[1]
 
     @property
     def is_canceled(self) -> bool:
@@ -45,8 +49,11 @@ class Activity:
         """Report progress; raises ``CancelledError`` once the task is canceled."""
         if self._is_canceled:
             raise CancelledError
-        self.detail = name
-        self.fraction = min(done / total, 1.0) if total > 0 else None
+        self._state = (name, min(done / total, 1.0) if total > 0 else None)
+
+    def describe(self, text: str, fraction: float | None) -> None:
+        """Show the text of a process, which includes the remaining time, and its progress."""
+        self._described, self._state = text, ("", fraction)
 
     def cancel(self) -> None:
         """Cancel the task."""
@@ -61,12 +68,15 @@ class Activity:
         """What the task does, with its current item and the remaining time."""
         if self._is_canceled:
             return f"{self.title}: canceling…"
-        text = f"{self.title}: {self.detail}" if self.detail else f"{self.title}…"
-        remaining = format_remaining(self._estimate_remaining())
+        if self._described:
+            return self._described
+        detail, fraction = self._state
+        text = f"{self.title}: {detail}" if detail else f"{self.title}…"
+        remaining = format_remaining(self._estimate_remaining(fraction))
         return f"{text}, {remaining}" if remaining else text
 
-    def _estimate_remaining(self) -> float | None:
-        elapsed, fraction = time.monotonic() - self._start, self.fraction
+    def _estimate_remaining(self, fraction: float | None) -> float | None:
+        elapsed = time.monotonic() - self._start
         if fraction is None or fraction < MIN_FRACTION or elapsed < MIN_ELAPSED_S:
             return None
         return elapsed * (1.0 - fraction) / fraction

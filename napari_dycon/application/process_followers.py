@@ -27,10 +27,11 @@ class ProcessFollowers:
         *,
         get_progress: Callable[[], Progress] | None = None,
         on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> None:
         """Follow an engine process until it ends or the project is closed.
 
-        ``get_progress`` and ``on_cancel`` are those of ``TaskRunner.stream``.
+        The other parameters are those of ``TaskRunner.stream``.
         """
         ended = threading.Event()
 
@@ -46,7 +47,12 @@ class ProcessFollowers:
             if not has_ended.is_set()
         ]
         stop_following = self._task_runner.stream(
-            title, relay_events(), on_event, get_progress=get_progress, on_cancel=on_cancel
+            title,
+            relay_events(),
+            on_event,
+            get_progress=get_progress,
+            on_cancel=on_cancel,
+            is_listed=is_listed,
         )
         self._followers.append((stop_following, ended))
 

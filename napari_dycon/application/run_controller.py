@@ -160,6 +160,7 @@ class RunController:
             functools.partial(self._on_event, run),
             get_progress=self._get_progress,
             on_cancel=functools.partial(self._stop_run, run),
+            is_listed=False,  # the panel shows the status of the run
         )
 
     def _get_progress(self) -> Progress:

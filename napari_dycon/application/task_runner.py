@@ -66,6 +66,7 @@ class TaskRunner(Protocol):
         *,
         get_progress: Callable[[], Progress] | None = None,
         on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> Callable[[], None]:
         """Call ``on_event`` for every event; returns a function that stops this.
 
@@ -74,6 +75,7 @@ class TaskRunner(Protocol):
         get_progress : returns the progress to show after an event; by default it is that of
             the event
         on_cancel : called when the user cancels; without it, there is nothing to cancel with
+        is_listed : show it among the tasks of a window's panel
         """
         ...
 
@@ -116,6 +118,7 @@ class InlineTaskRunner:
         *,
         get_progress: Callable[[], Progress] | None = None,  # noqa: ARG002 (of the protocol)
         on_cancel: Callable[[], None] | None = None,  # noqa: ARG002 (of the protocol)
+        is_listed: bool = True,  # noqa: ARG002 (of the protocol)
     ) -> Callable[[], None]:
         """Follow events in a daemon thread, which calls ``on_event``."""
         ended = threading.Event()

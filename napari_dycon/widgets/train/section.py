@@ -8,7 +8,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -33,10 +32,10 @@ from napari_dycon.widgets.train.curves import LearningCurves
 from napari_dycon.widgets.train.history import TrainingHistory
 from napari_dycon.widgets.window.helpers import (
     make_button,
-    make_plain_label,
     report_errors,
     set_enabled,
 )
+from napari_dycon.widgets.window.labels import ReservedLabel
 from napari_dycon.widgets.window.preferences import get_preferences
 
 METHOD_TEXTS = {
@@ -65,8 +64,8 @@ class TrainSection(QWidget):
         self._build_settings()
         self._build_buttons()
         self._n_validation = 0  # of the run whose outcome is shown
-        self.status_label = _make_reserved_label(STATUS_LINES)
-        self.device_label = _make_reserved_label(DEVICE_LINES)
+        self.status_label = ReservedLabel(STATUS_LINES)
+        self.device_label = ReservedLabel(DEVICE_LINES)
         self.curves = LearningCurves()
         self.history = TrainingHistory(session)
         self._lay_out()
@@ -95,6 +94,13 @@ class TrainSection(QWidget):
         self.init_checkbox.setToolTip(
             "Start from the weights of the previous run instead of from scratch"
         )
+
+        self.preview_checkbox = QCheckBox("Preview")
+        self.preview_checkbox.setToolTip(
+            "Predict the case in view from time to time while training runs. Training is faster "
+            "without it"
+        )
+        self.preview_checkbox.setChecked(True)
 
     def _build_buttons(self) -> None:
         session = self.session
@@ -125,7 +131,10 @@ class TrainSection(QWidget):
             buttons.addWidget(item)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
-        layout.addWidget(self.init_checkbox)
+        options = QHBoxLayout()
+        options.addWidget(self.init_checkbox)
+        options.addWidget(self.preview_checkbox)
+        layout.addLayout(options)
         layout.addLayout(buttons)
         layout.addWidget(self.status_label)
         layout.addWidget(self.device_label)
@@ -145,6 +154,7 @@ class TrainSection(QWidget):
             device=self.device.currentData(),
             time_limit=60.0 * self.minutes.value(),
             init_from=init_from,
+            preview=self.preview_checkbox.isChecked(),
         )
 
     def start(self) -> None:
@@ -237,7 +247,7 @@ class TrainSection(QWidget):
         set_enabled(self.stop_button, control_blocked_reason)
         self.pause_button.setText("Resume" if status.phase in ("paused", "pausing") else "Pause")
         self.init_checkbox.setEnabled(self._find_last_run() is not None and is_idle)
-        for item in (self.method, self.preset, self.device, self.minutes):
+        for item in (self.method, self.preset, self.device, self.minutes, self.preview_checkbox):
             item.setEnabled(is_idle)
         if not is_idle:
             self._show_status(status)
@@ -273,14 +283,6 @@ class TrainSection(QWidget):
         else:
             return
         self.status_label.setToolTip("")
-
-
-def _make_reserved_label(n_lines: int) -> QLabel:
-    """Make a label that keeps the height of some lines, so that nothing below it moves."""
-    label = make_plain_label()
-    label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
-    label.setMinimumHeight(n_lines * label.fontMetrics().height() + 4)
-    return label
 
 
 def _make_minutes_box() -> QSpinBox:

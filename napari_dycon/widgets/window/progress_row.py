@@ -5,46 +5,17 @@ It has one height whether something runs or not, so that nothing moves under the
 
 from __future__ import annotations
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QPainter, QPaintEvent
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_dycon.application.activities import Activities, Activity
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.session import Session
-from napari_dycon.widgets.window.helpers import (
-    flags_to_int,
-    make_button,
-    report_errors,
-    set_enabled,
-)
+from napari_dycon.widgets.window.helpers import make_button, report_errors, set_enabled
+from napari_dycon.widgets.window.labels import ElidedLabel
 
 BAR_STEPS = 1000
 BAR_HEIGHT_PX = 6
 CANCEL_TIP = "Cancel; nothing is changed by what was not finished"
-
-
-class ElidedLabel(QLabel):
-    """A label of one line that ends in "…" if it does not fit; the tooltip has the whole text."""
-
-    def set_text(self, text: str) -> None:
-        """Show a text literally."""
-        text = escape_control_characters(text)
-        if text != self.text():
-            self.setText(text)
-            self.setToolTip(escape_rich_text(text))
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        """Return a size that never widens the panel."""
-        return QSize(0, super().minimumSizeHint().height())
-
-    def paintEvent(self, _: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
-        """Draw as much of the text as fits."""
-        painter = QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
-        flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(self.rect(), flags_to_int(flags), text)
 
 
 class ProgressRow(QWidget):
@@ -56,7 +27,6 @@ class ProgressRow(QWidget):
         self.activities = activities
         self._activity: Activity | None = None
         self.label = ElidedLabel()
-        self.label.setTextFormat(Qt.TextFormat.PlainText)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.bar.setFixedHeight(BAR_HEIGHT_PX)

@@ -158,9 +158,14 @@ class NapariTaskRunner:
         *,
         get_progress: Callable[[], Progress] | None = None,
         on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> Callable[[], None]:
-        """Relay events of an engine process, with a progress bar in the activity dock."""
-        bar = self._add_bar(title, on_cancel)
+        """Relay events of an engine process, with its progress in panel and activity dock."""
+        activity = Activity(title, can_cancel=on_cancel is not None)
+        activity.on_cancel_requested = on_cancel
+        bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
+        if is_listed:
+            self.activities.add(activity)
 
         def relay() -> Iterator[Event]:
             # Qt scales images in threads of the same pool and waits for them on the main
@@ -187,16 +192,21 @@ class NapariTaskRunner:
                 while pending_events and not self._is_closed:
                     first = pending_events.popleft()
                     on_event(first)
+                    if isinstance(first, IdleEvent):
+                        continue
                     if get_progress is None:
                         update_progress(bar, title, first)
-                    elif not isinstance(first, IdleEvent):
+                    else:
                         show_progress(bar, get_progress())
+                    activity.describe(bar.desc.removesuffix(": "), bar.n / PROGRESS_STEPS or None)
+                    self.activities.changed.emit()
             finally:
                 is_handling = False
 
         def close_bar() -> None:
             self._workers.discard(worker)
             self._remove_bar(bar)
+            self.activities.remove(activity)
 
         worker = create_worker(
             relay, _start_thread=False, _connect={"yielded": handle_event, "finished": close_bar}
