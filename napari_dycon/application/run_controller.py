@@ -103,7 +103,7 @@ class RunController:
         self._run.write_control(command=command)
         phase, text = COMMAND_STATUS[command]  # shown at once; the engine answers later
         self._state.set_run_status(
-            dataclasses.replace(self._state.run_status, phase=phase, text=text)
+            dataclasses.replace(self._state.run_status, phase=phase, text=text, remaining_s=None)
         )
 
     def wait(self, timeout_s: float | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pyqtgraph as pg
 from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication, QScrollArea
 
 HEIGHT_PX = 96
 AXIS_WIDTH_PX = 40
@@ -48,5 +49,12 @@ class StaticPlot(pg.PlotWidget):
             axis.setTextPen(foreground)
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
-        """Leave the wheel to the page, which scrolls."""
-        event.ignore()
+        """Scroll the page behind the chart."""
+        page = self.parentWidget()
+        while page is not None and not isinstance(page, QScrollArea):
+            page = page.parentWidget()
+        if page is None:
+            event.ignore()
+            return
+        QApplication.sendEvent(page.verticalScrollBar(), event)
+        event.accept()  # otherwise Qt would offer it to the page again

@@ -9,6 +9,8 @@ from qtpy.QtWidgets import QLabel, QWidget
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.widgets.window.helpers import flags_to_int
 
+MIN_WIDTH_PX = 100
+
 
 class ElidedLabel(QLabel):
     """A label of one line that ends in "…" if it does not fit; the tooltip has the whole text."""
@@ -40,6 +42,7 @@ class ElidedLabel(QLabel):
         painter.drawText(self.rect(), flags, text)
 
     def _line_height(self) -> int:
+        self.ensurePolished()
         return int(self.fontMetrics().height()) + 2
 
 
@@ -53,6 +56,8 @@ class ReservedLabel(QLabel):
         self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         # A label with the same style and that many lines, which is never shown.
         self._ruler = QLabel("\n".join("X" * n_lines), self)
+        self._ruler.setWordWrap(True)
+        self._ruler.setAlignment(self.alignment())
         self._ruler.hide()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
@@ -68,4 +73,5 @@ class ReservedLabel(QLabel):
         return max(int(super().heightForWidth(width)), self._reserved_height())
 
     def _reserved_height(self) -> int:
-        return int(self._ruler.sizeHint().height())
+        self._ruler.ensurePolished()  # hidden widgets get the font of the theme late
+        return int(self._ruler.heightForWidth(max(self.width(), MIN_WIDTH_PX)))

@@ -84,7 +84,7 @@ def test_the_wheel_over_a_chart_scrolls_the_page_and_never_zooms(
         scroll_bar.setValue(0)
         for _ in range(3):
             turn_wheel(chart.viewport())
-        assert scroll_bar.value() > 0, chart
+        assert scroll_bar.value() > 0, (charts.index(chart), chart.geometry(), scroll_bar.maximum())
         assert chart.viewRange() == before
         turn_wheel(chart.viewport(), notches=20)
         assert scroll_bar.value() == 0

@@ -195,7 +195,7 @@ def test_canceling_an_interpolation_leaves_the_label_unchanged(
     before = label.copy()
     row = panel.progress_row
     session.annotation.fill_between([1], axis, refine_to_edges=True)
-    qtbot.waitUntil(lambda: "slice" in row.label.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: ": slice" in row.label.text(), timeout=20_000)
     assert 0 <= row.bar.value() < row.bar.maximum()
     row.stop_button.click()
     assert session.annotation.operation == ""
