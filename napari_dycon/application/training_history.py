@@ -100,7 +100,7 @@ def compare_rounds(history: list[RunSummary]) -> str:
     if added:
         more = "more" if added > 0 else "fewer"
         plural = "" if abs(added) == 1 else "s"
-        differences.append(f"had {abs(added)} {more} labeled case{plural}")
+        differences.append(f"had {abs(added)} {more} annotated case{plural}")
     total_before, total_after = (_total_steps(history, one) for one in (before, after))
     if total_after > MIN_STEP_RATIO * total_before:
         differences.append("trained longer")

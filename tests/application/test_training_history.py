@@ -49,17 +49,17 @@ def test_a_comparison_names_every_difference_and_concludes_nothing() -> None:
         "Dice 0.41 → 0.44 on one validation case; round 2 trained longer."
     )
     assert compare_rounds([first, dataclasses.replace(second, n_labeled=4)]) == (
-        "Dice 0.41 → 0.44 on one validation case; round 2 had 1 more labeled case and trained "
+        "Dice 0.41 → 0.44 on one validation case; round 2 had 1 more annotated case and trained "
         "longer."
     )
     equal = make_summary("002", 5, 0.3, n_validation=2)
     assert compare_rounds([dataclasses.replace(first, n_validation=2), equal]) == (
-        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 2 more labeled cases."
+        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 2 more annotated cases."
     )
     shorter = make_summary("002", 2, 0.3, steps=60, method="supervised", n_validation=2)
     assert compare_rounds([first, shorter]) == (
-        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 1 fewer labeled case and trained for "
-        "a shorter time and was scored on 2 instead of 1 cases and used another method."
+        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 1 fewer annotated case and trained "
+        "for a shorter time and was scored on 2 instead of 1 cases and used another method."
     )
     assert compare_rounds([first, make_summary("002", 3, 0.42)]) == (
         "Dice 0.41 → 0.42 on one validation case."

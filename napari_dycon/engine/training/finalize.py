@@ -173,8 +173,7 @@ def finish_run(
     max_steps = data.config.steps
     if summary.outcome == "finished" and summary.step < MIN_USEFUL_STEPS <= max_steps:
         yield WarningEvent(
-            message=f"Only {summary.step} training steps fitted into the time limit, so the "
-            "networks have hardly learned anything. Increase the time limit, or use a GPU."
+            message=f"The time was too short to learn much ({summary.step} steps). Train longer."
         )
     metrics = RunMetrics(
         **summary.to_json(),

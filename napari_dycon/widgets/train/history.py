@@ -36,8 +36,8 @@ class TrainingHistory(QWidget):
         self.table.setRootIsDecorated(False)
         self.table.setMaximumHeight(110)
         self.table.setToolTip(
-            "Labels: number of labeled training cases. Dice: final validation Dice. To use a "
-            "case for validation, right-click it in the list"
+            "Labels: number of training cases annotated completely or in part. Dice: final "
+            "validation Dice. To use a case for validation, right-click it in the list"
         )
         header = self.table.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
