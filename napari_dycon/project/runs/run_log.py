@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CASE, PATH = "[case]", "[path]"
 MAX_LOG_BYTES = 2**22  # after which nothing more is written
+_REST_OF_PATH = re.compile(rf"{re.escape(PATH)}[\\/][^\s'\",;]*")
 _PATH = re.compile(r"(?<![\w\]])(?:[A-Za-z]:[\\/]|\\\\|~?/)[^\s'\",;]+")
 
 
@@ -75,6 +76,7 @@ class RunLog:
         """Replace names of cases and paths in a message."""
         for path in self._paths:
             text = text.replace(path, PATH)
+        text = _REST_OF_PATH.sub(PATH, text)
         text = _PATH.sub(PATH, text)
         for case_id in self._case_ids:
             text = re.sub(rf"(?<!\w){re.escape(case_id)}(?!\w)", CASE, text)
