@@ -64,7 +64,8 @@ class RunLog:
         text = self._describe(event)
         if not text:
             return
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape_control_characters(text)}\n"
+        text = escape_control_characters(text).replace("\n", " ")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
         path = self._run.log_path
         with contextlib.suppress(OSError):
             if path.exists() and (not path.is_file() or path.stat().st_size > MAX_LOG_BYTES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
 WINDOW_S = 0.03
-MAX_PAUSE_S, MAX_STOP_S = 1.0, 3.0
+# Seconds on an idle machine; on a busy one everything takes longer.
+LOAD = os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+MAX_PAUSE_S, MAX_STOP_S = 1.0 * max(LOAD, 1.0), 3.0 * max(LOAD, 1.0)
 NO_WAITING = {"intervals.validation_s": 0.0, "intervals.preview_s": 0.0}
 
 
