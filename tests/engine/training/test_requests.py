@@ -16,6 +16,7 @@ from napari_dycon.engine.atlas import registered_cases
 from napari_dycon.engine.atlas.registration import register
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data import preparation
+from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.run import train
@@ -170,7 +171,7 @@ def test_registration_pauses_and_stops_within_an_iteration(
 
 
 def test_preparation_pauses(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = preparation.prepare_image
+    usual = prepare_image
 
     def prepare_slowly(*arguments: Any) -> Any:
         time.sleep(0.5)
