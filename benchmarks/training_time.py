@@ -7,8 +7,7 @@ same machine: one with previews and a validation case, and one without both. Of 
 labeled and one is the validation case, which the second run does not have. Prints for each run the
 chosen and the real seconds, the share of previews and validation (with that at the end), the
 number of steps, and the median relative error of the remaining time in the events from a third of
-the run on. In a last run the user pauses during validation, resumes, and stops during the next one.
-``benchmarks/results/training-time.json`` holds the figures.
+the run on. ``benchmarks/results/training-time.json`` holds the figures.
 """
 
 from __future__ import annotations
@@ -135,43 +134,12 @@ def measure_pair(data: Path, work: Path, limit_s: float, settings: list[str]) ->
     return [full | {"share_of_steps": round(full["steps"] / without["steps"], 4)}, without]
 
 
-def measure_requests(data: Path, work: Path, settings: list[str]) -> dict[str, float]:
-    """Pause during the first validation, resume, and stop during the next one."""
-    project = make_project(data, work / "requests", has_validation=True)
-    asked: dict[str, float] = {}
-    answered: dict[str, float] = {}
-
-    def request(run: Run, event: dict[str, Any]) -> None:
-        now = time.monotonic()
-        if event["event"] == "paused":
-            answered["pause_s"] = now - asked["pause"]
-            run.write_control(command="run")
-        elif event["event"] == "stopped":
-            answered["stop_s"] = now - asked["stop"]
-        elif event["event"] == "phase" and event["phase"] == "validation":
-            if "pause" not in asked:
-                asked["pause"] = now
-                run.write_control(command="pause")
-            elif "pause_s" in answered and "stop" not in asked:
-                asked["stop"] = now
-                run.write_control(command="stop")
-
-    train(
-        project,
-        ["--steps", "100000", *settings, "--set", "intervals.validation_s=1",
-         "--set", "atlas.max_registration_pairs=0"],
-        request,
-    )  # fmt: skip
-    return {name: round(seconds, 2) for name, seconds in answered.items()}
-
-
 def main() -> None:
     """Print a row for each run, and all figures as JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder for the projects")
     parser.add_argument("--minutes", type=float, nargs="*", default=[2.0, 4.0])
-    parser.add_argument("--requests", action="store_true", help="also measure pause and stop")
     parser.add_argument("--set", action="append", default=[], help="setting of all runs")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -181,7 +149,7 @@ def main() -> None:
         for row in measure_pair(options.data, options.work, 60.0 * minutes, settings):
             rows.append(row)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    result: dict[str, Any] = {
+    result = {
         "command": " ".join(sys.argv).replace(str(options.work), "DIR"),
         "commit": subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"],
@@ -192,8 +160,6 @@ def main() -> None:
         "load": os.getloadavg()[2],
         "rows": rows,
     }  # fmt: skip
-    if options.requests:
-        result["requests"] = measure_requests(options.data, options.work, settings)
     print(json.dumps(result, indent=1))
 
 

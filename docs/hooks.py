@@ -267,6 +267,12 @@ def document_speed_results() -> str:
     return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
 
 
+def document_training_time_results() -> str:
+    """Return whether runs keep the chosen time, and what previews and validation cost."""
+    result = json.loads((RESULTS / "training-time.json").read_text(encoding="utf-8"))
+    return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
+
+
 def document_window_results() -> str:
     """Return how long the window is blocked by common actions."""
     result = json.loads((RESULTS / "window.json").read_text(encoding="utf-8"))
@@ -318,5 +324,6 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "changelog": include_file("CHANGELOG.md"),
     "predict": document_prediction_results,
     "speed": document_speed_results,
+    "training-time": document_training_time_results,
     "window": document_window_results,
 }

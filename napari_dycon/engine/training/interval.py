@@ -10,10 +10,21 @@ class JointTime:
 
     def __init__(self) -> None:
         self.spent_s = 0.0
+        self.reserved_s = 0.0  # for the validation at the end of a run with a time limit
 
-    def allows(self, now: float, cost_s: float) -> bool:
-        """Return whether a task of an expected duration fits into the joint fraction."""
-        return self.spent_s + cost_s <= MAX_JOINT_FRACTION * now
+    def allows(self, now: float, cost_s: float, planned_s: float | None = None) -> bool:
+        """Return whether a task of an expected duration fits into the joint fraction.
+
+        Parameters
+        ----------
+        now : elapsed time of the run in seconds
+        planned_s : duration of the whole run, if it is known
+        """
+        total_s = self.spent_s + cost_s
+        is_within_run = (
+            planned_s is None or total_s + self.reserved_s <= MAX_JOINT_FRACTION * planned_s
+        )
+        return is_within_run and total_s <= MAX_JOINT_FRACTION * now
 
 
 class Interval:
@@ -37,7 +48,7 @@ class Interval:
         *,
         first_delay_s: float | None = None,
     ) -> None:
-        self._period_s, self.max_fraction = period_s, max_fraction
+        self._period_s, self._max_fraction = period_s, max_fraction
         self._wait_s = period_s if first_delay_s is None else first_delay_s
         self._joint = joint or JointTime()
         self._origin: float | None = None  # time of the first call
@@ -62,8 +73,8 @@ class Interval:
         """
         if self.is_waiting(now):
             return False
-        is_within_own = self._spent_s + cost_s <= self.max_fraction * (planned_s or now)
-        return is_within_own and self._joint.allows(now, cost_s)
+        is_within_own = self._spent_s + cost_s <= self._max_fraction * (planned_s or now)
+        return is_within_own and self._joint.allows(now, cost_s, planned_s)
 
     def record(self, now: float, duration: float) -> None:
         """Record the end of the task and its duration in seconds."""

@@ -14,7 +14,7 @@ from napari_dycon.engine.inference.prediction_effort import Effort, reduce_effor
 from napari_dycon.engine.training.background_task import TaskRunner
 from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.engine.training.control import RunControlReader
-from napari_dycon.engine.training.interval import MAX_JOINT_FRACTION, Interval
+from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.engine.training.time_plan import TimePlan
 from napari_dycon.errors import DyconError
@@ -22,6 +22,7 @@ from napari_dycon.project.prediction_store import PredictionMetadata, Prediction
 from napari_dycon.project.runs.events import Event, PhaseEvent, PreviewEvent, WarningEvent
 
 MIN_PREVIEW_STEP = 10  # before this step a prediction shows nothing useful
+MAX_TIME_FRACTION = 0.06  # of a run's time, which previews may take
 SINGLE_FRACTION = 0.01  # of a run's time, which a preview with overlapping windows may take
 
 
@@ -50,7 +51,7 @@ class Previewer:
         self._control, self._clock = control, clock
         self._plan, self._tasks = plan, tasks
         self._interval = Interval(
-            config.intervals.preview_s, MAX_JOINT_FRACTION / 2, plan.joint, first_delay_s=0.0
+            config.intervals.preview_s, MAX_TIME_FRACTION, plan.joint, first_delay_s=0.0
         )
 
     def preview_if_due(self, model: TrainedModel, step: int) -> Iterator[Event]:
@@ -68,7 +69,6 @@ class Previewer:
             if cost_s > SINGLE_FRACTION * (limit_s or now):
                 effort = Effort.COARSE
                 cost_s = self._plan.timer.estimate(model, shape, effort)
-            self._interval.max_fraction = self._plan.periodic_fraction(model)
             if not self._interval.is_due(now, cost_s, limit_s):
                 return
         begin = self._clock.elapsed()

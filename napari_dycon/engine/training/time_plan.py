@@ -124,6 +124,7 @@ class TimePlan:
         """Measure what the end of the run takes, and reserve the time for it."""
         self.timer.measure(model)
         validation_s = self.plan_running_validation(model).seconds if self._data.validation else 0.0
+        self.joint.reserved_s = validation_s
         self._end_s = validation_s + self.window_choice_seconds() + SAVING_S
         self._clock.reserve(self._end_s)
 
@@ -146,17 +147,6 @@ class TimePlan:
         allowed_s = WINDOW_CHOICE_FRACTION * limit_s
         is_enough = one_s * min(n_cases, 2) <= allowed_s
         return min(one_s * n_cases, allowed_s) if is_enough else 0.0
-
-    def periodic_fraction(self, model: TrainedModel) -> float:
-        """Return the fraction of the run for previews, and as much for validation before its end.
-
-        What the validation at the end takes is subtracted from a time limit.
-        """
-        limit_s = self._clock.time_limit_s
-        if limit_s is None or not self._data.validation:
-            return MAX_JOINT_FRACTION / 2
-        end_s = self.plan_running_validation(model).seconds
-        return max(MAX_JOINT_FRACTION - end_s / limit_s, 0.0) / 2
 
     def registration_limit(self, *, is_resumed: bool) -> float:
         """Return the elapsed seconds at which registration ends; infinite without a limit."""

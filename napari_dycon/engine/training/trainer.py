@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +31,7 @@ from napari_dycon.engine.checkpoints.training_state import (
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.cases import UnlabeledCase
 from napari_dycon.engine.data.loader import BatchLoader
+from napari_dycon.engine.data.patches import Batch
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.prepared_scans import PreparedScans
 from napari_dycon.engine.device import empty_cache, is_out_of_memory, reset_glibc_malloc
@@ -178,8 +179,7 @@ class Trainer:
             result = yield from self._take_step()
             if result is None:  # memory ran out; the next step is smaller
                 continue
-            seconds = time.monotonic() - begin
-            self._plan.record_step(seconds, has_unlabeled=result.has_unlabeled)
+            self._plan.record_step(time.monotonic() - begin, has_unlabeled=result.has_unlabeled)
             yield from self._report_step(result)
             yield from self._save_periodically()
             yield from self._previewer.preview_if_due(self._model, self._step)
@@ -200,35 +200,24 @@ class Trainer:
             return "pause"
         return "finished" if self._plan.is_training_over(self._step) else "step"
 
-    def _progress(self) -> float:
-        return self._clock.progress(self._step)
-
     def _build_atlas_training_set(self, is_resumed: bool) -> Iterator[Event]:
         """Register labeled scans to unlabeled ones and fuse pseudo-labels."""
         config, data = self._config, self._data
-        if not (config.atlas.max_registration_pairs and data.unlabeled and self._progress() < 1.0):
+        is_over = self._clock.progress(self._step) >= 1.0
+        if is_over or not (config.atlas.max_registration_pairs and data.unlabeled):
             return
         max_elapsed_s = self._plan.registration_limit(is_resumed=is_resumed)
-        last = RegistrationEvent()
-
-        def describe() -> Event:
-            return self._describe("aligning", last.done, last.total)
-
+        events = build_atlas_training_set(
+            data,
+            self._run.registrations_folder,
+            self._compute.device,
+            is_resumed=is_resumed,
+            should_stop=self._tasks.should_end,
+            seconds_left=lambda: max_elapsed_s - self._clock.elapsed(),
+        )
         # Repeating the work of an interrupted run does not count towards its time.
         with self._clock.paused() if is_resumed else contextlib.nullcontext():
-            events = build_atlas_training_set(
-                data,
-                self._run.registrations_folder,
-                self._compute.device,
-                is_resumed=is_resumed,
-                should_stop=self._tasks.should_end,
-                seconds_left=lambda: max_elapsed_s - self._clock.elapsed(),
-            )
-            for event in self._tasks.iterate(events, describe):
-                yield event
-                if isinstance(event, RegistrationEvent):
-                    last = event
-                    yield describe()
+            yield from report_registration(self._tasks, events, self._describe)
         if self._step and not is_resumed:  # the loader was made without the new cases
             self._batches.close()
             self._batches = BatchLoader(data, self._compute.device)
@@ -240,23 +229,15 @@ class Trainer:
         suffice, this must be detected at the start, not hours later.
         """
         device, start = self._compute.device, self._config.semi_supervised.start
-        joins_later = self._data.unlabeled and self._progress() < start < 1.0
+        joins_later = self._data.unlabeled and self._clock.progress(self._step) < start < 1.0
         while device.type != "cpu" and joins_later and not self._control.stop_requested():
-            if self._try_unlabeled_step():
+            if is_step_possible(
+                lambda: self._batches.load_single(self._step, self._data.unlabeled),
+                lambda batch: self._stepper.dry_run(self._config, self._components.method, batch),
+            ):
                 break
             self._reduce_memory()
         empty_cache(device)
-
-    def _try_unlabeled_step(self) -> bool:
-        """Check whether memory suffices for a step with unlabeled scans."""
-        try:
-            batch = self._batches.load_single(self._step, self._data.unlabeled)
-            self._stepper.dry_run(self._config, self._components.method, batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
 
     def _take_step(self) -> Generator[Event, None, StepResult | None]:
         """Take one optimization step; returns ``None`` if memory ran out for it."""
@@ -272,7 +253,7 @@ class Trainer:
 
     def _try_step(self) -> tuple[StepResult | None, bool]:
         """Return the result of a step, ``None`` without memory, and whether weights are invalid."""
-        config, progress = self._config, self._progress()
+        config, progress = self._config, self._clock.progress(self._step)
         uses_unlabeled = progress >= config.semi_supervised.start
         rate = config.optimizer.learning_rate * learning_rate_factor(
             progress, config.optimizer.warmup_fraction
@@ -400,6 +381,34 @@ class Trainer:
             outcome, step, self._clock.elapsed(), self._guard.total, self._validator.result
         )
         yield from finish_run(run, summary, self._model, self._data)
+
+
+def is_step_possible(load: Callable[[], Batch], dry_run: Callable[[Batch], None]) -> bool:
+    """Check whether memory suffices for a step with a batch."""
+    try:
+        dry_run(load())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def report_registration(
+    tasks: TaskRunner, events: Iterator[Event], describe: Callable[[Phase, int, int], Event]
+) -> Iterator[Event]:
+    """Register scans in the background; yields the events and those of the phase."""
+    last = RegistrationEvent()
+
+    def describe_registration() -> Event:
+        return describe("aligning", last.done, last.total)
+
+    yield describe_registration()
+    for event in tasks.iterate(events, describe_registration):
+        yield event
+        if isinstance(event, RegistrationEvent):
+            last = event
+            yield describe_registration()
 
 
 def build_step_event(

@@ -22,12 +22,13 @@ from napari_dycon.engine.inference.temperature_scaling import (
 from napari_dycon.engine.inference.uncertainty import ensemble_mean
 from napari_dycon.engine.training.background_task import TaskRunner
 from napari_dycon.engine.training.clock import TrainingClock
-from napari_dycon.engine.training.interval import MAX_JOINT_FRACTION, Interval
+from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.engine.training.time_plan import TimePlan, ValidationPlan
 from napari_dycon.errors import DyconError
 from napari_dycon.project.runs.events import Event, PhaseEvent, ValidationEvent, WarningEvent
 
+MAX_TIME_FRACTION = 0.04  # of a run's time, which validation before the end may take
 NO_TIME = "The time limit left no time for it."
 
 
@@ -72,9 +73,7 @@ class Validator:
     ) -> None:
         self._scans, self._data, self._compute, self._clock = scans, data, compute, clock
         self._plan, self._tasks = plan, tasks
-        self._interval = Interval(
-            data.config.intervals.validation_s, MAX_JOINT_FRACTION / 2, plan.joint
-        )
+        self._interval = Interval(data.config.intervals.validation_s, MAX_TIME_FRACTION, plan.joint)
         self.result = ValidationResult()
 
     def validate_if_due(self, model: TrainedModel, step: int) -> Iterator[Event]:
@@ -84,7 +83,6 @@ class Validator:
         if not is_enabled or self._interval.is_waiting(now):
             return
         plan = self._plan.plan_running_validation(model)
-        self._interval.max_fraction = self._plan.periodic_fraction(model)
         is_due = self._interval.is_due(now, plan.seconds, self._clock.time_limit_s)
         # The end of the run validates again.
         is_near_end = self._clock.training_time_left() < plan.seconds

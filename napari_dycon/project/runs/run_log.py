@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CASE, PATH = "[case]", "[path]"
 MAX_LOG_BYTES = 2**22  # after which nothing more is written
+_REST_OF_PATH = re.compile(rf"{re.escape(PATH)}[\\/][^\s'\",;]*")
 _PATH = re.compile(r"(?<![\w\]])(?:[A-Za-z]:[\\/]|\\\\|~?/)[^\s'\",;]+")
 
 
@@ -63,7 +64,8 @@ class RunLog:
         text = self._describe(event)
         if not text:
             return
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {escape_control_characters(text)}\n"
+        text = escape_control_characters(text).replace("\n", " ")
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n"
         path = self._run.log_path
         with contextlib.suppress(OSError):
             if path.exists() and (not path.is_file() or path.stat().st_size > MAX_LOG_BYTES):
@@ -75,6 +77,7 @@ class RunLog:
         """Replace names of cases and paths in a message."""
         for path in self._paths:
             text = text.replace(path, PATH)
+        text = _REST_OF_PATH.sub(PATH, text)
         text = _PATH.sub(PATH, text)
         for case_id in self._case_ids:
             text = re.sub(rf"(?<!\w){re.escape(case_id)}(?!\w)", CASE, text)
