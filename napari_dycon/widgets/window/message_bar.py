@@ -253,8 +253,7 @@ def _draw_icon(level: Level, color: str, background: str) -> QPixmap:
     painter.setFont(font)
     painter.setPen(QColor(background))
     symbol = {"info": "i", "warning": "!", "error": "×"}[level]
-    painter.drawText(
-        area.translated(0, 1 if level == "warning" else 0), Qt.AlignmentFlag.AlignCenter, symbol
-    )
+    center = flags_to_int(Qt.AlignmentFlag.AlignCenter)
+    painter.drawText(area.translated(0, 1 if level == "warning" else 0), center, symbol)
     painter.end()
     return pixmap
