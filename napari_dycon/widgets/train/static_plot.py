@@ -8,9 +8,9 @@ import pyqtgraph as pg
 from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-HEIGHT_PX = 96
+HEIGHT_PX = 100
 AXIS_WIDTH_PX = 40
-PADDING = 0.04
+X_PADDING, Y_PADDING = 0.04, 0.16  # pyqtgraph hides numbers without room at the ends
 HEADROOM = 1.05
 
 
@@ -31,14 +31,17 @@ class StaticPlot(pg.PlotWidget):
         self.showGrid(x=True, y=True, alpha=0.2)
         for side in ("left", "bottom"):
             self.getAxis(side).enableAutoSIPrefix(False)
-        self.getAxis("left").setWidth(AXIS_WIDTH_PX)
+        left = self.getAxis("left")
+        left.setWidth(AXIS_WIDTH_PX)
+        if y_max is not None:
+            left.setTicks([[(tick, f"{tick:g}") for tick in (0.0, y_max / 2, y_max)]])
         self.fit([], [])
 
     def fit(self, steps: Sequence[float], values: Sequence[float]) -> None:
         """Show the range of all steps and values."""
-        self.setXRange(0, max(steps, default=0.0) or 1.0, padding=PADDING)
+        self.setXRange(0, max(steps, default=0.0) or 1.0, padding=X_PADDING)
         highest = self._y_max or HEADROOM * max(values, default=0.0) or 1.0
-        self.setYRange(0, highest, padding=PADDING)
+        self.setYRange(0, highest, padding=Y_PADDING)
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""

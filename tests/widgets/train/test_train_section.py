@@ -102,10 +102,12 @@ def test_axes_have_no_prefixes_and_dice_is_between_0_and_1(train_tab: Any) -> No
             assert axis.autoSIPrefixScale == 1.0
     for chart in (curves.plots["dice"], history.dice_plot):
         low, high = chart.viewRange()[1]
-        assert -0.1 < low <= 0 < 1 <= high < 1.1
+        assert -0.2 < low <= 0 < 1 <= high < 1.2
     low, high = curves.plots["loss"].viewRange()[1]
     assert low <= 0
     assert 1.99 < high < 2.5
+    ticks = curves.plots["dice"].getAxis("left")._tickLevels
+    assert [text for _, text in ticks[0]] == ["0", "0.5", "1"]
     left, right = curves.plots["loss"].viewRange()[0]
     assert left <= 0 < 100 <= right < 120
 
