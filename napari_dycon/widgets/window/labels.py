@@ -55,7 +55,8 @@ class ReservedLabel(QLabel):
         self.setWordWrap(True)
         self.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         # A label with the same style and that many lines, which is never shown.
-        self._ruler = QLabel(self)
+        self._ruler = QLabel()
+        self._ruler.setParent(self)
         self._ruler.setText("\n".join("X" * n_lines))
         self._ruler.setWordWrap(True)
         self._ruler.setAlignment(self.alignment())
