@@ -37,7 +37,8 @@ def test_phases_are_reported_in_their_order(project: Project) -> None:
         "finishing",
     ]  # fmt: skip
     aligning = [event for event in events if event.event == "phase" and event.phase == "aligning"]
-    assert (aligning[-1].done, aligning[-1].total) == (3, 3)
+    assert aligning[-1].done == aligning[-1].total > 1
+    assert [event.done for event in aligning] == sorted(event.done for event in aligning)
     (validation,) = {
         (event.done, event.total)
         for event in events
