@@ -152,8 +152,10 @@ def _apply_phase(status: RunStatus, event: PhaseEvent) -> RunStatus:
             return _show_work(status, "preparing", text)
         case "training":
             return _show_work(status, "training", text if status.details else FIRST_STEP_TEXT)
-        case "validation" | "finishing":
+        case "validation":
             return _show_ending(status, text)
+        case "finishing":
+            return _show_ending(status, f"{text}: saving the model")
     return _show_work(status, "training", text)
 
 

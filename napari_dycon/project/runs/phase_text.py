@@ -20,5 +20,5 @@ def describe_phase(event: PhaseEvent) -> str:
         case "training":
             return "Training"
         case "finishing":
-            return "Finishing: saving the model"
+            return "Finishing"
     return "Starting training"
