@@ -229,7 +229,13 @@ def _describe_json_type(annotation: Any) -> str:
         return "text"
     if origin is dict:
         return f"object of {_describe_json_type(arguments[1])}"
-    words = {str: "text", int: "integer", float: "number", type(None): "null"}
+    words = {
+        str: "text",
+        bool: "true or false",
+        int: "integer",
+        float: "number",
+        type(None): "null",
+    }
     return words[annotation]
 
 
@@ -258,6 +264,12 @@ def document_prediction_results() -> str:
 def document_speed_results() -> str:
     """Return the time and memory of training steps."""
     result = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
+
+
+def document_training_time_results() -> str:
+    """Return whether runs keep the chosen time, and what previews and validation cost."""
+    result = json.loads((RESULTS / "training-time.json").read_text(encoding="utf-8"))
     return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
 
 
@@ -312,5 +324,6 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "changelog": include_file("CHANGELOG.md"),
     "predict": document_prediction_results,
     "speed": document_speed_results,
+    "training-time": document_training_time_results,
     "window": document_window_results,
 }

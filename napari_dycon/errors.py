@@ -17,6 +17,9 @@ background workers ignore.
     │   ├── ConfigError      settings that are unknown or out of range
     │   └── BusyError        in use by another process
     └── EngineError          training or prediction failed; exit code 1
+
+:class:`CancelledError` stands apart: it is no failure, and code that handles errors must not catch
+it.
 """
 
 from __future__ import annotations
@@ -78,3 +81,7 @@ class BusyError(UserError):
 
 class EngineError(DyconError):
     """Training or prediction failed for a reason outside the user's input."""
+
+
+class CancelledError(Exception):
+    """The user canceled the task. It ends the task at its next progress report."""

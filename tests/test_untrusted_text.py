@@ -21,7 +21,7 @@ from napari_dycon import io as image_io
 from napari_dycon.cli import console as terminal
 from napari_dycon.cli.demo import show_demo
 from napari_dycon.cli.tables import build_evaluation_table
-from napari_dycon.cli.train import show_training
+from napari_dycon.cli.training_display import show_training
 from napari_dycon.core import text as plain_text
 from napari_dycon.core.text import escape_control_characters, escape_json, escape_rich_text
 from napari_dycon.exports.options import ExportOptions

@@ -8,28 +8,45 @@ so that oblique structures keep their shape.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from napari_dycon.core.boxes import bounding_box
-from napari_dycon.core.types import UNANNOTATED, LabelArray
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 
 Distances = npt.NDArray[np.float32]
 MARGIN_VOXELS = 2  # margin around the outlines
+TAPERED_FRACTION = 0.8  # of the squared radius from slice to slice: the structure is ending
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Slices of one structure to fill, between ``first`` and ``last``; one may be without it."""
+
+    value: int
+    first: int
+    last: int
+    is_inner: bool  # both contain the structure
 
 
 def fill_between(
-    label: LabelArray, values: Sequence[int], axis: int, spacing: Sequence[float]
+    label: LabelArray,
+    values: Sequence[int],
+    axis: int,
+    spacing: Sequence[float],
+    on_progress: ItemProgressCallback | None = None,
 ) -> tuple[LabelArray, int]:
     """Fill the slices between annotated slices.
 
     Only unannotated voxels are written, never other structures or annotated background. A slice
-    counts as annotated if it contains the structure, or if all of its voxels are annotated. Between
-    two complete slices whose structures are all among ``values``, the remaining voxels become
-    background, so that the filled slices are complete as well.
+    counts as annotated if it contains the structure, or if all of its voxels are annotated. Towards
+    a complete slice without the structure, the structure tapers off, and the remaining voxels stay
+    unannotated. Between two slices with the structure, they become background if the nearest
+    complete slices have no structures but ``values``, so that the filled slices are complete too.
 
     Parameters
     ----------
@@ -37,43 +54,53 @@ def fill_between(
     values : class values of the structures to fill
     axis : axis along which slices are interpolated
     spacing : voxel size in mm
+    on_progress : called after each slice
 
     Returns
     -------
-    The new label and the number of filled slices.
+    The new label and the number of changed slices.
     """
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)  # a view
     slice_spacing = [float(s) for a, s in enumerate(spacing) if a != axis]
     is_complete = ~(slices == UNANNOTATED).any(axis=(1, 2))
-    masks = {v: [slices[i] == v for i in range(len(slices))] for v in values}
-    has_structure = {v: np.array([part.any() for part in masks[v]]) for v in values}
+    gaps = [gap for value in values for gap in _find_gaps(slices, value, is_complete)]
+    n_slices = sum(gap.last - gap.first - 1 for gap in gaps)
     best_distance: dict[int, Distances] = {}  # slice -> largest distance so far
     best_value: dict[int, LabelArray] = {}
-    for value in values:
-        key_slices = np.flatnonzero(has_structure[value] | is_complete)
-        for first, last in itertools.pairwise(key_slices.tolist()):
-            if last - first < 2 or not (has_structure[value][first] and has_structure[value][last]):
-                continue
-            distances = _interpolate_sdf(
-                masks[value][first], masks[value][last], last - first, slice_spacing
-            )
-            for number, distance in enumerate(distances, start=first + 1):
-                if number not in best_distance:
-                    best_distance[number] = np.zeros(distance.shape, np.float32)
-                    best_value[number] = np.zeros(distance.shape, np.uint8)
-                better = distance > best_distance[number]
-                best_distance[number][better] = distance[better]
-                best_value[number][better] = value
+    n_done = 0
+    for gap in gaps:
+        for number, distance in _interpolate_gap(gap, slices, slice_spacing, float(spacing[axis])):
+            if number not in best_distance:
+                best_distance[number] = np.zeros(distance.shape, np.float32)
+                best_value[number] = np.zeros(distance.shape, np.uint8)
+            better = distance > best_distance[number]
+            best_distance[number][better] = distance[better]
+            best_value[number][better] = gap.value
+            n_done += 1
+            if on_progress is not None:
+                on_progress(n_done, n_slices, f"slice {n_done} of {n_slices}")
     for number, value_of in best_value.items():
-        free = slices[number] == UNANNOTATED
-        chosen = free & (value_of > 0)
+        chosen = (slices[number] == UNANNOTATED) & (value_of > 0)
         slices[number][chosen] = value_of[chosen]
-    for number in best_value:
+    inner = {n for gap in gaps if gap.is_inner for n in range(gap.first + 1, gap.last)}
+    for number in inner:
         if _is_closed_gap(number, is_complete, slices, values):
             part = slices[number]
             part[part == UNANNOTATED] = 0
-    return result, len(best_value)
+    before = np.moveaxis(label, axis, 0)
+    return result, sum(not np.array_equal(slices[n], before[n]) for n in best_value)
+
+
+def _find_gaps(slices: LabelArray, value: int, is_complete: npt.NDArray[np.bool_]) -> list[_Gap]:
+    """Find the gaps between annotated slices of which one or both contain a structure."""
+    has_structure = (slices == value).any(axis=(1, 2))
+    key_slices = np.flatnonzero(has_structure | is_complete).tolist()
+    return [
+        _Gap(value, first, last, bool(has_structure[first] and has_structure[last]))
+        for first, last in itertools.pairwise(key_slices)
+        if last - first > 1 and (has_structure[first] or has_structure[last])
+    ]
 
 
 def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: int) -> LabelArray:
@@ -96,16 +123,36 @@ def _is_closed_gap(
     return all(set(np.unique(end).tolist()) <= {0, *values} for end in ends)
 
 
+def _interpolate_gap(
+    gap: _Gap, slices: LabelArray, spacing: Sequence[float], step_mm: float
+) -> Iterator[tuple[int, Distances]]:
+    """Yield the numbers of the slices in a gap with their signed distances."""
+    first, last = slices[gap.first] == gap.value, slices[gap.last] == gap.value
+    steps, numbers = gap.last - gap.first, range(gap.first + 1, gap.last)
+    if gap.is_inner:
+        yield from zip(numbers, _interpolate_sdf(first, last, steps, spacing), strict=True)
+        return
+    # From the last slice with the structure towards the empty one.
+    if first.any():
+        inward, outward = slices[gap.first :: -1], numbers
+    else:
+        inward, outward = slices[gap.last :], numbers[::-1]
+    masks = list(itertools.takewhile(np.any, (inward[:3] == gap.value)))
+    yield from zip(outward, _taper_sdf(masks, steps, spacing, step_mm), strict=True)
+
+
 def _interpolate_sdf(
-    first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float]
-) -> list[Distances]:
+    first: npt.NDArray[np.bool_],
+    last: npt.NDArray[np.bool_],
+    steps: int,
+    spacing: Sequence[float],
+) -> Iterator[Distances]:
     """Interpolate the signed distances of the ``steps - 1`` slices between two masks (H, W)."""
     box = bounding_box(first | last, MARGIN_VOXELS)
     assert box is not None
     one, two = first[box], last[box]
     shift = _centroid_shift(one, two)
     first_distance, last_distance = signed_distance(one, spacing), signed_distance(two, spacing)
-    result = []
     for step in range(1, steps):
         t = step / steps
         mixed = (1 - t) * _translate(first_distance, t * shift) + t * _translate(
@@ -113,8 +160,44 @@ def _interpolate_sdf(
         )
         full = np.full(first.shape, -np.inf, np.float32)
         full[box] = mixed
-        result.append(full)
-    return result
+        yield full
+
+
+def _taper_sdf(
+    masks: Sequence[npt.NDArray[np.bool_]], steps: int, spacing: Sequence[float], step_mm: float
+) -> Iterator[Distances]:
+    """Taper a structure off over the ``steps - 1`` slices beyond its last one.
+
+    The end is half an ellipsoid. It reaches halfway to the empty slice, as the true end lies
+    somewhere between, but no further than the inner radius, since a far empty slice tells little.
+
+    Parameters
+    ----------
+    masks : (H, W), the last slice with the structure and up to two before it
+    """
+    box = bounding_box(masks[0], MARGIN_VOXELS)
+    assert box is not None
+    distance = signed_distance(masks[0][box], spacing)
+    radius = float(distance.max())
+    reach_mm = min(0.5 * steps * step_mm, radius)
+    if len(masks) == 3 and _has_tapered_off(masks, spacing):
+        reach_mm = 0.0
+    for step in range(1, steps):
+        full = np.full(masks[0].shape, -np.inf, np.float32)
+        if step * step_mm < reach_mm:
+            position = step * step_mm / reach_mm
+            full[box] = distance - radius * (1 - np.sqrt(1 - position**2))
+        yield full
+
+
+def _has_tapered_off(masks: Sequence[npt.NDArray[np.bool_]], spacing: Sequence[float]) -> bool:
+    """Whether a structure that goes on as in its last three slices ends within the next one.
+
+    Otherwise each further interpolation would make the end that the one before made longer. The
+    squares of the radii of an ellipsoid lie on a parabola.
+    """
+    last, before, first = (float(signed_distance(mask, spacing).max()) ** 2 for mask in masks)
+    return 3 * last - 3 * before + first <= 0 or last < TAPERED_FRACTION * before
 
 
 def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Distances:

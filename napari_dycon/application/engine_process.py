@@ -226,7 +226,7 @@ def _failure_message(run: Run, code: int | None) -> str:
     except (OSError, ValueError):
         lines = []
     last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    detail = f" Last log line: {last_line}" if last_line else ""
+    detail = f" Last log line: {last_line.rstrip('.')}." if last_line else ""
     return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
 
 

@@ -87,6 +87,7 @@ class ImportExport:
             import_scans,
             on_done,
             lambda error: self._handle_error(error, retry_resampled),
+            on_cancel=lambda: self._report_cancel("No project was created."),
         )
 
     def add_paths(self, paths: Sequence[Path | str], *, resample: bool) -> None:
@@ -160,7 +161,8 @@ class ImportExport:
         def on_done(added: list[Case]) -> None:
             if self._state.project is not project:  # another project was opened meanwhile
                 return
-            self._state.message.emit("info", f"{len(added)} case(s) added.")
+            cases = "1 case" if len(added) == 1 else f"{len(added)} cases"
+            self._state.message.emit("info", f"{cases} added.")
             self._state.cases_changed.emit()
             report_notes(self._state, notes)
             self._report_skipped(project, skipped)
@@ -169,7 +171,13 @@ class ImportExport:
             if self._state.project is project:
                 self._handle_error(error, retry_resampled)
 
-        self._task_runner.submit_with_progress("Adding scans", import_scans, on_done, on_error)
+        self._task_runner.submit_with_progress(
+            "Adding scans",
+            import_scans,
+            on_done,
+            on_error,
+            on_cancel=lambda: self._report_cancel("No scan was added."),
+        )
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Export results; see ``Session.export``."""
@@ -195,13 +203,22 @@ class ImportExport:
             self.is_exporting = False
             self._state.report_error(error)
 
+        def on_cancel() -> None:
+            self.is_exporting = False
+            self._report_cancel(f"Files that were already written are in {out}.")
+
         self.is_exporting = True
-        self._task_runner.submit_with_progress("Exporting", write_export, on_done, on_error)
+        self._task_runner.submit_with_progress(
+            "Exporting", write_export, on_done, on_error, on_cancel=on_cancel
+        )
 
     def check_export(self) -> None:
         """Refuse a second export while one is running."""
         if self.is_exporting:
             raise BusyError("An export is already running. Wait until it has finished.")
+
+    def _report_cancel(self, consequence: str) -> None:
+        self._state.message.emit("info", f"Canceled. {consequence}")
 
     def _report_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
         """Report what was left out; offer to resample irregular slices where a window can ask."""

@@ -10,7 +10,10 @@ MAX_MESSAGES = 3  # shown one by one
 
 
 def report_messages(state: AppState, level: str, texts: Sequence[str], remainder: str) -> None:
-    """Emit the first messages and the number of the others, described by ``remainder``."""
+    """Emit the first messages and the number of the others, described by ``remainder``.
+
+    All of them can be read again in the list of recent messages.
+    """
     for text in texts[:MAX_MESSAGES]:
         state.message.emit(level, text)
     if len(texts) > MAX_MESSAGES:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from napari_dycon.application.state import AppState
-from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.application.task_runner import Progress, TaskRunner
 from napari_dycon.project.runs.events import Event
 
 
@@ -20,9 +20,19 @@ class ProcessFollowers:
         state.project_closed.connect(self.stop_all)
 
     def follow(
-        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+        self,
+        title: str,
+        events: Iterator[Event],
+        on_event: Callable[[Event], None],
+        *,
+        get_progress: Callable[[], Progress] | None = None,
+        on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> None:
-        """Follow an engine process until it ends or the project is closed."""
+        """Follow an engine process until it ends or the project is closed.
+
+        The other parameters are those of ``TaskRunner.stream``.
+        """
         ended = threading.Event()
 
         def relay_events() -> Iterator[Event]:
@@ -36,7 +46,15 @@ class ProcessFollowers:
             for stop_following, has_ended in self._followers
             if not has_ended.is_set()
         ]
-        self._followers.append((self._task_runner.stream(title, relay_events(), on_event), ended))
+        stop_following = self._task_runner.stream(
+            title,
+            relay_events(),
+            on_event,
+            get_progress=get_progress,
+            on_cancel=on_cancel,
+            is_listed=is_listed,
+        )
+        self._followers.append((stop_following, ended))
 
     def stop_all(self) -> None:
         """Stop following all processes; they continue to run."""

@@ -20,6 +20,11 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.acceptances import (
+    has_acceptance_record,
+    record_acceptance,
+    update_after_undo,
+)
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -53,6 +58,7 @@ class Review:
         self._hotspot_index = -1  # index of the current hotspot
         state.case_shown.connect(self._on_case_changed)
         state.project_closed.connect(self._on_project_closed)
+        state.edit_undone.connect(self._on_edit_undone)
 
     def predict(self, ids: Sequence[str], run: str | None) -> None:
         """Predict cases; see ``Session.predict``."""
@@ -184,9 +190,42 @@ class Review:
             is_accepted = np.isin(predicted_part, classes)
         new_part[is_accepted] = predicted_part[is_accepted]
         new[selection] = new_part
+        before = case.label.copy()
         changed = self._editor.set_label(new)
+        if changed and case.run is not None:
+            self._record_acceptance(case, case.run, before, new)
         self._autosaver.flush()
         return changed
+
+    def _record_acceptance(
+        self, case: ActiveCase, run: str, before: LabelArray, after: LabelArray
+    ) -> None:
+        """Record the origin of the label, so that no Dice is shown of a prediction with itself."""
+        project = self._state.require_project()
+        self._task_runner.submit(
+            lambda: record_acceptance(project, run, case.id, before, after),
+            lambda _: self._state.cases_changed.emit(),
+            self._state.report_error,
+        )
+
+    def _on_edit_undone(self) -> None:
+        """Forget an acceptance that was undone, or restore it."""
+        project, case = self._state.project, self._state.case
+        if project is None or case is None or case.run is None or project.read_only_reason:
+            return
+        if not has_acceptance_record(project, case.run, case.id):
+            return
+        run, label = case.run, case.label.copy()
+
+        def on_done(is_changed: bool) -> None:
+            if is_changed and self._state.project is project:
+                self._state.cases_changed.emit()
+
+        self._task_runner.submit(
+            lambda: update_after_undo(project, run, case.id, label),
+            on_done,
+            self._state.report_error,
+        )
 
 
 def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:

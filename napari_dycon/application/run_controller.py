@@ -13,8 +13,16 @@ from napari_dycon.application import engine_process
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.review import Review
-from napari_dycon.application.run_status import RunStatus, apply_event
+from napari_dycon.application.run_status import (
+    PAUSING_TEXT,
+    STOPPING_TEXT,
+    RunPhase,
+    RunStatus,
+    apply_event,
+    starting_text,
+)
 from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import Progress
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.project.runs.events import (
@@ -27,6 +35,12 @@ from napari_dycon.project.runs.events import (
 )
 from napari_dycon.project.runs.metadata import Command
 from napari_dycon.project.runs.run import Run
+
+COMMAND_STATUS: dict[Command, tuple[RunPhase, str]] = {
+    "run": ("training", "Resuming…"),
+    "pause": ("pausing", PAUSING_TEXT),
+    "stop": ("stopping", STOPPING_TEXT),
+}
 
 
 class RunController:
@@ -71,7 +85,7 @@ class RunController:
         run = project.runs.create(config.method, config.to_dict())
         run.write_control(command="run", preview=state.case.id if state.case else None)
         state.runs_changed.emit()
-        state.set_run_status(RunStatus("starting", run.id, text="Starting training"))
+        state.set_run_status(RunStatus("starting", run.id, text=starting_text(run.id)))
         try:
             process = engine_process.launch_training(project.path, run)
         except OSError as error:
@@ -87,12 +101,10 @@ class RunController:
             raise UserError("No run is active.")
         self._state.require_project().require_writable()
         self._run.write_control(command=command)
-        if command == "stop":
-            self._state.set_run_status(
-                dataclasses.replace(
-                    self._state.run_status, phase="stopping", text="Stopping: saving the model"
-                )
-            )
+        phase, text = COMMAND_STATUS[command]  # shown at once; the engine answers later
+        self._state.set_run_status(
+            dataclasses.replace(self._state.run_status, phase=phase, text=text, remaining_s=None)
+        )
 
     def wait(self, timeout_s: float | None) -> None:
         """Block until no run and no prediction is active."""
@@ -142,7 +154,26 @@ class RunController:
 
     def _follow_run(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = engine_process.follow_training(run, process)
-        self._followers.follow(f"Training {run.id}", events, functools.partial(self._on_event, run))
+        self._followers.follow(
+            f"Training {run.id}",
+            events,
+            functools.partial(self._on_event, run),
+            get_progress=self._get_progress,
+            on_cancel=functools.partial(self._stop_run, run),
+            is_listed=False,  # the panel shows the status of the run
+        )
+
+    def _get_progress(self) -> Progress:
+        status = self._state.run_status
+        return Progress(status.summary, status.progress)
+
+    def _stop_run(self, run: Run) -> None:
+        """Stop a run from the activity dock, where its button may outlive it."""
+        if self._run == run:
+            try:
+                self.send_command("stop")
+            except DyconError as error:
+                self._state.report_error(error)
 
     def _on_event(self, run: Run, event: Event) -> None:
         state = self._state

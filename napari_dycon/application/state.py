@@ -27,6 +27,7 @@ class AppState:
     case_shown = Signal(object)  # ActiveCase | None
     label_saved = Signal(str)  # case id
     label_edited = Signal(str)  # case id; changed by a command, not by the brush
+    edit_undone = Signal()  # a step of the label was undone or redone, in any view
     prediction_changed = Signal(object)  # ActiveCase, after a preview or a prediction
     run_changed = Signal(object)  # RunStatus
     event = Signal(object)  # Event; every event of the engine

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.runs.events import Event, FailedEvent
 
 T = TypeVar("T")
+
+
+class Progress(NamedTuple):
+    """Progress of a process: a text and a fraction from 0 to 1, ``None`` while it is unknown."""
+
+    text: str
+    fraction: float | None
 
 
 class TaskRunner(Protocol):
@@ -35,14 +42,41 @@ class TaskRunner(Protocol):
         task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
+        *,
+        on_cancel: Callable[[], None] | None = None,
+        drop_result: bool = False,
     ) -> None:
-        """Run a task like ``submit``, and show its progress."""
+        """Run a task like ``submit``, and show its progress.
+
+        Parameters
+        ----------
+        on_cancel : called instead of ``on_done`` and ``on_error`` after the user canceled the
+            task; without it, the task cannot be canceled
+        drop_result : the task changes nothing outside itself, so that a canceled one counts as
+            ended at once and its result is dropped. Otherwise a canceled task ends at its next
+            progress report, or completes if there is none
+        """
         ...
 
     def stream(
-        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+        self,
+        title: str,
+        events: Iterator[Event],
+        on_event: Callable[[Event], None],
+        *,
+        get_progress: Callable[[], Progress] | None = None,
+        on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> Callable[[], None]:
-        """Call ``on_event`` for every event; returns a function that stops this."""
+        """Call ``on_event`` for every event; returns a function that stops this.
+
+        Parameters
+        ----------
+        get_progress : returns the progress to show after an event; by default it is that of
+            the event
+        on_cancel : called when the user cancels; without it, there is nothing to cancel with
+        is_listed : show it among the tasks of a window's panel
+        """
         ...
 
 
@@ -69,12 +103,22 @@ class InlineTaskRunner:
         task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
+        *,
+        on_cancel: Callable[[], None] | None = None,  # noqa: ARG002 (of the protocol)
+        drop_result: bool = False,  # noqa: ARG002 (of the protocol)
     ) -> None:
         """Run a task like ``submit``, without showing its progress."""
         self.submit(lambda: task(lambda _done, _total, _name: None), on_done, on_error)
 
     def stream(
-        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+        self,
+        title: str,
+        events: Iterator[Event],
+        on_event: Callable[[Event], None],
+        *,
+        get_progress: Callable[[], Progress] | None = None,  # noqa: ARG002 (of the protocol)
+        on_cancel: Callable[[], None] | None = None,  # noqa: ARG002 (of the protocol)
+        is_listed: bool = True,  # noqa: ARG002 (of the protocol)
     ) -> Callable[[], None]:
         """Follow events in a daemon thread, which calls ``on_event``."""
         ended = threading.Event()

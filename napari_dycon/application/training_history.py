@@ -17,6 +17,8 @@ from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
 MAX_CURVE_POINTS = 400  # more would not be visible
+MIN_STEP_RATIO = 1.1  # runs that differ by more in steps were trained unequally
+MIN_TELLING_STEPS = 50  # networks with fewer steps have hardly learned
 Curve = list[tuple[float, float]]
 
 
@@ -33,6 +35,7 @@ class RunSummary:
     outcome: str  # "finished", "stopped", "failed", or "" while it is running
     loss: Curve  # over steps, of the labeled patches
     validation: Curve  # Dice over steps
+    n_validation: int = 0  # number of validation cases
 
 
 def read_training_history(project: Project) -> list[RunSummary]:
@@ -44,7 +47,7 @@ def read_training_history(project: Project) -> list[RunSummary]:
 def _summarize_run(run: Run) -> RunSummary:
     events = run.read_history()
     config = run.read_config()
-    n_labeled = steps = 0
+    n_labeled = n_validation = steps = 0
     dice: float | None = None
     outcome = ""
     loss: Curve = []
@@ -52,7 +55,7 @@ def _summarize_run(run: Run) -> RunSummary:
     for event in events:
         match event:
             case StartedEvent():
-                n_labeled, outcome = event.labeled, ""
+                n_labeled, n_validation, outcome = event.labeled, event.validation, ""
             case StepEvent():
                 steps = event.step
                 if (value := event.loss_terms.get("supervised")) is not None:
@@ -74,28 +77,62 @@ def _summarize_run(run: Run) -> RunSummary:
         outcome,
         subsample(loss, MAX_CURVE_POINTS),
         subsample(validation, MAX_CURVE_POINTS),
+        n_validation,
     )
 
 
-def label_gain_summary(history: list[RunSummary]) -> str:
-    """Summarize in a sentence whether more labels still help; empty if unknown.
+def compare_rounds(history: list[RunSummary]) -> str:
+    """Describe how the validation Dice of the last two scored runs differs; empty without two.
 
-    The best Dice with the most labels is compared to the best with fewer.
+    Nothing is concluded about the labels: runs also differ in training, and one or two validation
+    cases do not tell whether more labels help. Every known difference is named instead.
     """
     scored = [summary for summary in history if summary.dice is not None]
-    counts = sorted({summary.n_labeled for summary in scored})
-    if len(counts) < 2:
+    if len(scored) < 2:
         return ""
-    newest_dice = max(summary.dice or 0.0 for summary in scored if summary.n_labeled == counts[-1])
-    earlier_dice = max(summary.dice or 0.0 for summary in scored if summary.n_labeled < counts[-1])
-    gain = 100 * (newest_dice - earlier_dice)
-    n_added = counts[-1] - counts[-2]
-    cases = f"{n_added} more labeled case{'s' if n_added > 1 else ''}"
-    if gain >= 1.0:
-        return f"{cases} raised validation Dice by {gain:.1f} points: more labels still help."
-    if gain > -1.0:
-        return f"{cases} changed validation Dice by {gain:+.1f} points: more labels help little."
-    return (
-        f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer or check the "
-        "newest labels."
-    )
+    before, after = scored[-2:]
+    first_number, number = (_run_number(history, one) for one in (before, after))
+    n_cases = after.n_validation
+    cases = "one validation case" if n_cases == 1 else f"{n_cases} validation cases"
+    text = f"Dice {before.dice:.2f} → {after.dice:.2f} on {cases}"
+    differences = []
+    added = after.n_labeled - before.n_labeled
+    if added:
+        more = "more" if added > 0 else "fewer"
+        plural = "" if abs(added) == 1 else "s"
+        differences.append(f"had {abs(added)} {more} annotated case{plural}")
+    total_before, total_after = (_total_steps(history, one) for one in (before, after))
+    if total_after > MIN_STEP_RATIO * total_before:
+        differences.append("trained longer")
+    elif total_before > MIN_STEP_RATIO * total_after:
+        differences.append("trained for a shorter time")
+    if before.n_validation != n_cases:
+        differences.append(f"was scored on {n_cases} instead of {before.n_validation} cases")
+    if before.method != after.method:
+        differences.append("used another method")
+    if differences:
+        listed = differences[0] + "".join(f" and {one}" for one in differences[1:])
+        text += f"; round {number} {listed}"
+    text += "."
+    if min(before.steps, after.steps) < MIN_TELLING_STEPS:
+        text += f" Fewer than {MIN_TELLING_STEPS} steps are too few to compare."
+    if number - first_number > 1:
+        text = f"Rounds {first_number} and {number}: {text}"
+    return text
+
+
+def _run_number(history: list[RunSummary], summary: RunSummary) -> int:
+    """Return the number of a round, from 1."""
+    return history.index(summary) + 1
+
+
+def _total_steps(history: list[RunSummary], summary: RunSummary) -> int:
+    """Return the steps of a run with those of the runs whose weights it continued from."""
+    by_id = {one.run: one for one in history}
+    total, seen = 0, set()
+    current: RunSummary | None = summary
+    while current is not None and current.run not in seen:
+        seen.add(current.run)
+        total += current.steps
+        current = by_id.get(current.init_from or "")
+    return total

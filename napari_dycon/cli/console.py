@@ -89,10 +89,11 @@ def _print_json_line(line: str) -> None:
     sys.stdout.flush()
 
 
-class _StatusColumn(ProgressColumn):
+class StatusColumn(ProgressColumn):
     """Description of the current task as plain text, since it may contain case names."""
 
     def render(self, task: Task) -> Text:
+        """Return the description."""
         return plain_cell(task.description)
 
 
@@ -102,7 +103,7 @@ def make_progress_bar(as_json: bool, speed_period_s: float = 30.0) -> Progress:
     The remaining time is estimated from the speed over the last ``speed_period_s`` seconds.
     """
     return Progress(
-        _StatusColumn(),
+        StatusColumn(),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),

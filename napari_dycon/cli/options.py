@@ -34,22 +34,6 @@ ResampleOption = Annotated[
 ]
 
 
-def parse_duration(text: str) -> float:
-    """Convert a duration such as "90", "90s", "10m" or "1.5h" to seconds."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e7:
-        raise UserError(
-            f"'{text}' is not a valid training time; expected a positive duration such as 90s, 10m "
-            "or 2h."
-        )
-    return seconds
-
-
 def split_names(text: str) -> list[str]:
     """Split names at commas."""
     return [name.strip() for name in text.split(",")]

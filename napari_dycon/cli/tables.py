@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -15,6 +16,7 @@ from napari_dycon.engine.evaluation.formatting import (
     describe_uncertainty,
     format_evaluation_rows,
 )
+from napari_dycon.project.case_counts import count_cases
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
@@ -33,6 +35,7 @@ def show_cases(
         }
         for case in project.cases
     ]
+    counts = count_cases(project.cases)
     if as_json:
         print_json(
             {
@@ -40,13 +43,14 @@ def show_cases(
                 "path": str(project.path),
                 "classes": [c.model_dump() for c in project.classes],
                 "channels": project.channels,
+                "counts": asdict(counts),
                 "cases": rows,
                 **({} if skipped is None else {"skipped": list(skipped)}),
             }
         )
         return
     names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
-    title = f"{project.name}: {len(rows)} cases; classes {names}"
+    title = f"{project.name}: {counts.describe()}; classes {names}"
     if len(project.channels) > 1:
         title += f"; channels {', '.join(project.channels)}"
     table = Table(title=plain_cell(title))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_dycon.cli.console import StatusPrinter, make_progress_bar, print_event, print_status
+from napari_dycon.cli.console import print_status
+from napari_dycon.cli.durations import parse_duration
 from napari_dycon.cli.options import (
     DeviceOption,
     JsonOption,
     ProjectPath,
     open_project,
-    parse_duration,
 )
 from napari_dycon.cli.run_lock import acquire_run, with_process_record
+from napari_dycon.cli.training_display import show_training
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
@@ -24,18 +27,9 @@ from napari_dycon.engine.config import (
     parse_overrides,
 )
 from napari_dycon.engine.presets import list_presets
-from napari_dycon.errors import UserError
-from napari_dycon.project.runs.events import (
-    Event,
-    FinishedEvent,
-    PreparingEvent,
-    RegistrationEvent,
-    StartedEvent,
-    StepEvent,
-    StoppedEvent,
-    ValidationEvent,
-    WarningEvent,
-)
+from napari_dycon.errors import DyconError, UserError
+from napari_dycon.project.case_counts import count_cases
+from napari_dycon.project.runs.events import Event
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
@@ -109,8 +103,8 @@ def train(
     time_limit: Annotated[
         str | None,
         typer.Option(
-            help="Maximum training time, such as 90s, 10m or 2h (a number alone: seconds); "
-            "includes the time before a resume."
+            help="Duration of the run, everything included, such as 90s, 10m or 1h30m; counts the "
+            "time before a resume."
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -150,10 +144,34 @@ def train(
     else:
         config = options.make_new_config(opened)
         _report_running(opened)
-    from napari_dycon.engine.training.run import train as train_events  # imports torch
+    events = with_process_record(_train(opened, config, run), opened, is_acquired=run is not None)
+    # A resumed run keeps the cases of its start, whatever their status is now.
+    counts = "" if run is not None else count_cases(opened.cases).describe()
+    try:
+        show_training(events, as_json, counts)
+    except DyconError as error:
+        if run is None or not _writes_to_log(run):
+            raise
+        from napari_dycon.project.runs.run_log import RunLog
 
-    events = train_events(opened, config, run)
-    show_training(with_process_record(events, opened, is_acquired=run is not None), as_json)
+        print_status(RunLog.for_project(run, opened).hide_names(str(error)))
+        raise typer.Exit(error.exit_code) from error
+
+
+def _train(project: Project, config: TrainConfig, run: Run | None) -> Iterator[Event]:
+    """Train; yields events. Importing torch takes seconds, while the progress is shown already."""
+    begin = time.monotonic()
+    from napari_dycon.engine.training.run import train as train_events
+
+    yield from train_events(project, config, run, elapsed_s=time.monotonic() - begin)
+
+
+def _writes_to_log(run: Run) -> bool:
+    """Return whether standard error of this process is the log of the run, which names no case."""
+    try:
+        return os.path.samestat(os.fstat(2), run.log_path.stat())
+    except OSError:
+        return False
 
 
 def _reject_conflicting_options(context: typer.Context) -> None:
@@ -175,61 +193,3 @@ def _report_running(project: Project) -> None:
     for run in project.runs.list():
         if is_running(run) and not remote_host(run):
             print_status(f"Run {run.id} is also being trained; both runs will be slower.")
-
-
-def show_training(events: Iterator[Event], as_json: bool) -> None:
-    """Show the progress of a run."""
-    if as_json:
-        for event in events:
-            print_event(event)
-        return
-    run, print_occasionally = "", StatusPrinter()
-    with make_progress_bar(as_json) as progress:
-        task = progress.add_task("Starting", total=1.0)
-        for event in events:
-            if isinstance(event, StartedEvent):
-                run = event.run
-            if isinstance(event, (PreparingEvent, RegistrationEvent)):
-                is_preparing = isinstance(event, PreparingEvent)
-                verb = "Preparing scans:" if is_preparing else "Registering scans:"
-                text = f"{verb} {event.done}/{event.total}"
-                progress.update(task, description=text)
-                print_occasionally(text)
-            elif isinstance(event, StepEvent):
-                text = f"Step {event.step}  loss {event.loss or float('nan'):.3f}"
-                progress.update(task, completed=event.progress, description=text)
-                print_occasionally(f"{text}, {event.progress:.0%}")
-            elif message := _describe_event(event, run):
-                print_status(message)
-
-
-def _describe_event(event: Event, run: str) -> str | None:
-    """Describe an event that is printed on its own line; ``None`` for other events."""
-    match event:
-        case StartedEvent():
-            return (
-                f"Run {event.run}: {event.labeled} labeled and {event.unlabeled} "
-                f"unlabeled cases, {event.device_reason}, {event.precision}"
-            )
-        case ValidationEvent():
-            return f"Validation at step {event.step}: Dice {event.mean}"
-        case WarningEvent():
-            return event.message
-        case FinishedEvent() | StoppedEvent():
-            dice = f", validation Dice {event.dice:.4f}" if event.dice else ""
-            return (
-                f"{event.event.capitalize()} at step {event.step} after {event.elapsed_s:.0f} s"
-                f"{dice}. Run {run}{_next_step_hint(event)}"
-            )
-    return None
-
-
-def _next_step_hint(event: FinishedEvent | StoppedEvent) -> str:
-    if not event.step:
-        return " has not been trained yet."
-    if isinstance(event, StoppedEvent):
-        return " can be resumed with --resume, or used for prediction."
-    return (
-        " is ready for prediction. To train it longer, use --resume with a larger --time-limit or "
-        "--steps."
-    )

@@ -328,7 +328,17 @@ class TrainConfig(_Settings):
         default=2000, description="Maximum number of training steps."
     )
     time_limit: Annotated[Number, Field(gt=0, le=10**8)] | None = Field(
-        default=None, description="Maximum training time in seconds."
+        default=None,
+        description="Maximum duration of the run in seconds, everything included: preparation, "
+        "registration, training, previews, validation and saving.",
+    )
+    preview: Bool = Field(
+        default=True, description="Predict the displayed case while training runs."
+    )
+    validation: Bool = Field(
+        default=True,
+        description="Evaluate the validation cases while training runs; they are evaluated at its "
+        "end in any case.",
     )
     init_from: Annotated[str, Strict()] | None = Field(
         default=None, description="Run whose weights this one is initialized from."

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import escape_control_characters, escape_rich_text
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.section import AnnotateSection
@@ -32,8 +32,9 @@ from napari_dycon.widgets.train.section import TrainSection
 from napari_dycon.widgets.views.canvas_area import CanvasArea
 from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
-from napari_dycon.widgets.window.helpers import make_plain_label
 from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
+from napari_dycon.widgets.window.message_bar import MessageBar
+from napari_dycon.widgets.window.progress_row import ProgressRow
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
     build_shortcuts,
@@ -41,7 +42,7 @@ from napari_dycon.widgets.window.shortcuts import (
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
-# Messages of level "info" are shown in the panel only, so that they do not cover the scan.
+# Used only while the panel is hidden: notifications of napari cover the scan.
 NOTIFIERS = {"warning": show_warning, "error": show_error}
 
 
@@ -63,7 +64,8 @@ class DyconPanel(QWidget):
         self._is_released = False
         self._error_handler = ErrorHandler(self.session)
         self._close_handler: CloseHandler | None = None  # of the main window
-        self.message_label = make_plain_label()
+        self.message_label = MessageBar(self.session)
+        self.progress_row = ProgressRow(self.session, self.task_runner.activities)
 
         self.tabs = QTabWidget()
         for section, name in (
@@ -93,6 +95,7 @@ class DyconPanel(QWidget):
         self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
         layout.addWidget(splitter, 1)
+        layout.addWidget(self.progress_row)
         layout.addWidget(self.message_label)
         self.setMinimumWidth(345)
 
@@ -177,12 +180,17 @@ class DyconPanel(QWidget):
         self.viewer.events.theme.disconnect(self._apply_theme)
 
     def _notify(self, level: str, text: str) -> None:
-        if level in NOTIFIERS:
+        if level in NOTIFIERS and not self.message_label.isVisible():
             NOTIFIERS[level](escape_rich_text(text))
-        self.message_label.setText(escape_control_characters(text))
+        self.message_label.show_message(level, text)
 
     def _apply_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)
-        for plot_widget in (self.train.curves, self.train.history, self.strip):
+        for plot_widget in (
+            self.train.curves,
+            self.train.history,
+            self.strip,
+            self.message_label,
+        ):
             plot_widget.use_colors(theme.background.as_hex(), theme.text.as_hex())
         self.canvas_area.toolbar.use_colors(theme.current.as_hex(), theme.text.as_hex())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.annotation import coverage, interpolation, morphology, random_walker, regions
-from napari_dycon.errors import UserError
+from napari_dycon.errors import CancelledError, UserError
 
 ISO = (1.0, 1.0, 1.0)
 
@@ -74,8 +74,54 @@ def test_a_complete_slice_without_the_structure_ends_interpolation() -> None:
     label[0, 5:15, 5:15] = label[6, 5:15, 5:15] = 1
     label[3] = 0
     filled, count = interpolation.fill_between(label, [1], 0, ISO)
-    assert count == 0
-    assert np.array_equal(filled, label)
+    assert count == 2
+    assert not (filled[3] == 1).any()  # marked as empty
+    for tapered in (1, 5):  # halfway to it
+        assert 0 < (filled[tapered] == 1).sum() < (filled[0] == 1).sum()
+    for open_slice in (2, 4):  # nobody knows
+        assert (filled[open_slice] == 255).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_structure_tapers_off_towards_an_empty_slice(axis: int) -> None:
+    shape = [30, 30, 30]
+    shape[axis] = 12
+    label = np.full(shape, 255, np.uint8)
+    slices = np.moveaxis(label, axis, 0)
+    slices[2, 5:25, 5:25], slices[10] = 1, 0
+    filled, count = interpolation.fill_between(label, [1], axis, ISO)
+    areas = (np.moveaxis(filled, axis, 0) == 1).sum(axis=(1, 2))
+    assert areas[:2].sum() == 0  # nothing is marked on that side
+    assert areas[2] >= areas[3] > areas[4] > areas[5] > 0
+    assert areas[6:].sum() == 0
+    assert count == 3
+    assert not (filled == 0)[label != 0].any()  # no background is invented
+    again, n_more = interpolation.fill_between(filled, [1], axis, ISO)
+    assert n_more == 0
+    assert np.array_equal(again, filled)
+
+
+def test_a_far_empty_slice_does_not_draw_a_structure_out() -> None:
+    label = np.full((60, 20, 20), 255, np.uint8)
+    label[0], label[50, 8:13, 8:13] = 0, 1
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    assert np.flatnonzero((filled == 1).any(axis=(1, 2))).min() >= 47
+
+
+def test_interpolation_tells_each_slice_and_can_be_stopped_there() -> None:
+    label = np.full((9, 20, 20), 255, np.uint8)
+    label[[0, 8], 5:15, 5:15] = 1
+    before, told = label.copy(), []
+
+    def report(done: int, total: int, name: str) -> None:
+        told.append((done, total, name))
+        if done == 3:
+            raise CancelledError
+
+    with pytest.raises(CancelledError):
+        interpolation.fill_between(label, [1], 0, ISO, report)
+    assert told[-1] == (3, 7, "slice 3 of 7")
+    assert np.array_equal(label, before)
 
 
 def test_several_structures_share_a_slice_without_overlap() -> None:

@@ -110,9 +110,11 @@ def test_summaries_contain_dice_hotspot_and_thumbnail(project: Project) -> None:
     label = project.labels.read("scan-0")
     assert label is not None
     empty = np.zeros(label.shape, np.float32)
-    project.predictions.write(run.id, "scan-0", label, empty, empty)
+    prediction = label.copy()
+    prediction[tuple(np.argwhere(label == 1)[0])] = 0  # one voxel of 512
+    project.predictions.write(run.id, "scan-0", prediction, empty, empty)
     summaries.refresh()
-    assert summaries.get("scan-0").dice == pytest.approx(1.0)
+    assert summaries.get("scan-0").dice == pytest.approx(1022 / 1023)
     assert summaries.get("scan-3").dice is None
     suggestion = summaries.get("scan-3").suggestion
     assert suggestion is not None

@@ -20,9 +20,11 @@ class LateTaskRunner(InlineTaskRunner):
     def __init__(self) -> None:
         self.ends: list[Callable[[], None]] = []
 
-    def submit_with_progress(self, title: str, task: Any, on_done: Any, on_error: Any) -> None:
+    def submit_with_progress(
+        self, title: str, task: Any, on_done: Any, on_error: Any, **kept: Any
+    ) -> None:
         super().submit_with_progress(
-            title, task, lambda found: self.ends.append(lambda: on_done(found)), on_error
+            title, task, lambda found: self.ends.append(lambda: on_done(found)), on_error, **kept
         )
 
 

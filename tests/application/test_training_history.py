@@ -1,12 +1,15 @@
-"""The history of training runs, and whether more labels still help."""
+"""The history of training runs, and what can be said about their differences."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 from helpers.tiny_runs import TINY
 
 from napari_dycon.application.training_history import (
     RunSummary,
-    label_gain_summary,
+    compare_rounds,
     read_training_history,
 )
 from napari_dycon.engine.config import make_config
@@ -14,8 +17,9 @@ from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
 
-def make_summary(labeled: int, dice: float | None) -> RunSummary:
-    return RunSummary("001", "dycon", labeled, 100, dice, None, "finished", [], [])
+def make_summary(run: str, labeled: int, dice: float | None, **changes: Any) -> RunSummary:
+    summary = RunSummary(run, "dycon", labeled, 100, dice, None, "finished", [], [], n_validation=1)
+    return dataclasses.replace(summary, **changes)
 
 
 def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> None:
@@ -32,24 +36,50 @@ def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> N
     assert all(r.dice is not None and r.validation and r.loss for r in history)
 
 
-def test_the_learning_curve_verdict_needs_two_label_counts_and_a_score() -> None:
-    assert label_gain_summary([]) == ""
-    assert label_gain_summary([make_summary(2, 0.7), make_summary(2, 0.8)]) == ""
-    assert label_gain_summary([make_summary(2, None), make_summary(4, None)]) == ""
-    assert "more labels still help" in label_gain_summary(
-        [make_summary(2, 0.7), make_summary(4, 0.75)]
+def test_a_comparison_needs_two_scored_runs() -> None:
+    assert compare_rounds([]) == ""
+    assert compare_rounds([make_summary("001", 2, 0.7)]) == ""
+    assert compare_rounds([make_summary("001", 2, None), make_summary("002", 4, 0.7)]) == ""
+
+
+def test_a_comparison_names_every_difference_and_concludes_nothing() -> None:
+    first = make_summary("001", 3, 0.41)
+    second = make_summary("002", 3, 0.44, init_from="001")
+    assert compare_rounds([first, second]) == (
+        "Dice 0.41 → 0.44 on one validation case; round 2 trained longer."
     )
-    assert label_gain_summary([make_summary(2, 0.7), make_summary(3, 0.75)]).startswith(
-        "1 more labeled case raised validation Dice by 5.0"
+    assert compare_rounds([first, dataclasses.replace(second, n_labeled=4)]) == (
+        "Dice 0.41 → 0.44 on one validation case; round 2 had 1 more annotated case and trained "
+        "longer."
     )
-    assert "help little" in label_gain_summary([make_summary(4, 0.75), make_summary(8, 0.752)])
-    assert "fell by 3.0" in label_gain_summary([make_summary(4, 0.78), make_summary(8, 0.75)])
-    best_counts = [
-        make_summary(4, 0.7),
-        make_summary(8, 0.6),
-        make_summary(8, 0.8),
-    ]  # an unlucky run is no verdict
-    assert "still help" in label_gain_summary(best_counts)
+    equal = make_summary("002", 5, 0.3, n_validation=2)
+    assert compare_rounds([dataclasses.replace(first, n_validation=2), equal]) == (
+        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 2 more annotated cases."
+    )
+    shorter = make_summary("002", 2, 0.3, steps=60, method="supervised", n_validation=2)
+    assert compare_rounds([first, shorter]) == (
+        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 1 fewer annotated case and trained "
+        "for a shorter time and was scored on 2 instead of 1 cases and used another method."
+    )
+    assert compare_rounds([first, make_summary("002", 3, 0.42)]) == (
+        "Dice 0.41 → 0.42 on one validation case."
+    )
+
+
+def test_a_comparison_of_hardly_trained_networks_says_so() -> None:
+    history = [make_summary("001", 3, 0.0, steps=11), make_summary("002", 4, 0.0, steps=10)]
+    text = compare_rounds(history)
+    assert "Fewer than 50 steps are too few to compare." in text
+    assert "help" not in text
+
+
+def test_rounds_between_that_have_no_score_are_named() -> None:
+    history = [
+        make_summary("001", 3, 0.41),
+        make_summary("002", 3, None),
+        make_summary("003", 3, 0.5),
+    ]
+    assert compare_rounds(history).startswith("Rounds 1 and 3: Dice 0.41 → 0.50")
 
 
 def test_long_curves_are_thinned() -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,11 @@ from scipy import ndimage
 
 from napari_dycon import io as image_io
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
+from napari_dycon.application.cases.agreement import ACCEPTED_TIP, measure_agreement
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.atomic import ensure_dir, write_bytes
 from napari_dycon.core.containment import ensure_within
-from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.models import Status
@@ -38,13 +38,40 @@ BATCH_S = 0.5  # spent comparing before the list is updated
 FileVersion = tuple[object, ...]
 
 
+class _CaseDice(NamedTuple):
+    """Mean Dice of a case, and whether there is none because the prediction was accepted."""
+
+    value: float | None
+    is_accepted: bool
+
+
+NO_DICE = _CaseDice(None, False)
+
+
 @dataclass(frozen=True)
 class CaseSummary:
-    """Summary of one case; ``dice`` compares label and newest prediction, averaged over classes."""
+    """Summary of one case.
+
+    ``dice`` compares label and newest prediction, averaged over classes; it is ``None`` where it
+    would say nothing, with ``is_accepted`` if the label was made from the prediction.
+    """
 
     dice: float | None = None
+    is_accepted: bool = False
     suggestion: Suggestion | None = None
     thumbnail: Thumbnail | None = None
+
+    @property
+    def dice_text(self) -> str:
+        """The Dice as the list shows it."""
+        if self.is_accepted:
+            return "–"
+        return "" if self.dice is None else f"{self.dice:.2f}"
+
+    @property
+    def dice_tip(self) -> str:
+        """Why there is no Dice."""
+        return ACCEPTED_TIP if self.is_accepted else ""
 
 
 class CaseSummaries:
@@ -59,7 +86,7 @@ class CaseSummaries:
         self._task_runner = task_runner
         self._active_learning = active_learning
         self._summaries: dict[str, CaseSummary] = {}
-        self._dice: dict[str, tuple[FileVersion, float | None]] = {}
+        self._dice: dict[str, tuple[FileVersion, _CaseDice]] = {}
         self._stale_pairs: dict[str, _Pair] = {}  # labels and predictions to compare
         self._requested: list[str] = []  # thumbnails
         self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
@@ -98,11 +125,11 @@ class CaseSummaries:
                 self._stale_pairs = {
                     case: pair
                     for case, pair in pairs.items()
-                    if self._dice.get(case, ((), None))[0] != pair.version
+                    if self._dice.get(case, ((), NO_DICE))[0] != pair.version
                 }
                 self._store_dice(
                     {
-                        case.id: self._dice[case.id][1] if case.id in pairs else None
+                        case.id: self._dice[case.id][1] if case.id in pairs else NO_DICE
                         for case in project.cases
                         if case.id not in self._stale_pairs
                     }
@@ -133,8 +160,13 @@ class CaseSummaries:
             {case.id: {"suggestion": suggestion_by_case.get(case.id)} for case in project.cases}
         )
 
-    def _store_dice(self, dice: Mapping[str, float | None]) -> None:
-        self._update({case: {"dice": value} for case, value in dice.items()})
+    def _store_dice(self, dice: Mapping[str, _CaseDice]) -> None:
+        self._update(
+            {
+                case: {"dice": found.value, "is_accepted": found.is_accepted}
+                for case, found in dice.items()
+            }
+        )
 
     def _update(self, changes: Mapping[str, dict[str, Any]]) -> None:
         """Apply changes and emit the ids of cases that are displayed differently."""
@@ -157,17 +189,17 @@ class CaseSummaries:
         if project is None or not self._stale_pairs or self._is_comparing:
             return
         self._is_comparing = True
-        pairs, values = dict(self._stale_pairs), [info.value for info in project.classes]
+        pairs = dict(self._stale_pairs)
 
-        def compare_batch() -> dict[str, float | None]:
+        def compare_batch() -> dict[str, _CaseDice]:
             deadline, dice_by_case = time.monotonic() + BATCH_S, {}
             for case, pair in pairs.items():
-                dice_by_case[case] = _compute_mean_dice(project, case, pair.run, values)
+                dice_by_case[case] = _compute_dice(project, case, pair.run)
                 if time.monotonic() > deadline:
                     break
             return dice_by_case
 
-        def on_done(dice_by_case: dict[str, float | None]) -> None:
+        def on_done(dice_by_case: dict[str, _CaseDice]) -> None:
             self._is_comparing = False
             if self._state.project is project:
                 for case, dice in dice_by_case.items():
@@ -231,22 +263,19 @@ def _find_pairs(project: Project) -> dict[str, _Pair]:
 
 def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:
     """Return the values that the list displays."""
-    return summary.dice, summary.suggestion
+    return summary.dice, summary.is_accepted, summary.suggestion
 
 
-def _compute_mean_dice(
-    project: Project, case: str, run: str, values: Sequence[int]
-) -> float | None:
+def _compute_dice(project: Project, case: str, run: str) -> _CaseDice:
     try:
         mask = image_io.read_label(project.predictions.path(run, case))
         label = project.labels.read(case, reference=mask)
     except DyconError:  # missing, damaged, or on different grids
-        return None
+        return NO_DICE
     if label is None:
-        return None
-    rows = compare_structures(label, mask.array, values, (1.0, 1.0, 1.0))
-    dice = [row.dice for row in rows if row.dice is not None]
-    return float(np.mean(dice)) if dice else None
+        return NO_DICE
+    agreement = measure_agreement(project, case, run, label, mask.array, mask.spacing_mm)
+    return _CaseDice(agreement.mean_dice, agreement.is_accepted)
 
 
 def _load_thumbnails(project: Project, cases: Sequence[str]) -> dict[str, Thumbnail]:

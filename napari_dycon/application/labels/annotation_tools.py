@@ -7,7 +7,6 @@ painted in the meantime are kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,24 +20,20 @@ from napari_dycon.annotation.regions import (
 )
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.labels.editing import LabelEditor
+from napari_dycon.application.labels.operations import (
+    LabelContext,
+    LabelEdit,
+    Operation,
+    make_interpolation,
+)
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.core.boxes import bounding_box
-from napari_dycon.core.types import Box, LabelArray
+from napari_dycon.core.types import Box, ItemProgressCallback, LabelArray
 from napari_dycon.errors import BusyError, UserError
 
 GROW_MARGIN_MM = 25.0
 PICK_RADIUS_MM = 2.0  # radius around a click whose intensities define the range
 PICK_STD_FACTOR = 2.0  # half-width in standard deviations
-
-
-@dataclass(frozen=True)
-class LabelEdit:
-    """An edit of the label: a box before and after."""
-
-    box: Box
-    before: LabelArray
-    after: LabelArray
 
 
 class AnnotationTools:
@@ -75,21 +70,8 @@ class AnnotationTools:
 
         With ``refine_to_edges`` interpolated borders follow image edges where slices are far apart.
         """
-        case = self._state.require_case()
-        image, spacing = case.get_channel(channel), case.image.spacing_mm
-
-        def compute(label: LabelArray) -> LabelArray:
-            new, slices = interpolation.fill_between(label, values, axis, spacing)
-            if not slices:
-                raise UserError(
-                    "Nothing to interpolate: paint the structure in two slices with unannotated "
-                    "slices between them."
-                )
-            if refine_to_edges:
-                new = random_walker.refine_to_edges(image, label, new, axis, spacing)
-            return new
-
-        self._apply_operation("Interpolating slices", compute)
+        image = self._state.require_case().get_channel(channel) if refine_to_edges else None
+        self._apply_operation(make_interpolation(self._get_context(), values, axis, image))
 
     def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
         """Copy a structure to the unannotated voxels of another slice."""
@@ -102,24 +84,43 @@ class AnnotationTools:
                 raise UserError("The neighboring slice does not contain this structure.")
             return interpolation.copy_slice(label, value, axis, source, target)
 
-        self._apply_operation("Copying a slice", compute)
+        self._apply_to_structure(
+            "Copying a slice",
+            value,
+            compute,
+            f"Copied from slice {source + 1}",
+            "Nothing was copied: this slice is already annotated there.",
+        )
 
     def smooth(self, value: int, sigma_mm: float) -> None:
         """Smooth a structure's surface."""
         spacing = self._state.require_case().image.spacing_mm
-        self._apply_operation(
-            "Smoothing", lambda label: morphology.smooth(label, value, spacing, sigma_mm)
+        self._apply_to_structure(
+            "Smoothing",
+            value,
+            lambda label: morphology.smooth(label, value, spacing, sigma_mm),
+            "Smoothed",
+            "Smoothing changed nothing.",
         )
 
     def fill_holes(self, value: int) -> None:
         """Fill holes inside a structure."""
-        self._apply_operation("Filling holes", lambda label: morphology.fill_holes(label, value))
+        self._apply_to_structure(
+            "Filling holes",
+            value,
+            lambda label: morphology.fill_holes(label, value),
+            "Holes filled",
+            "There are no holes to fill.",
+        )
 
     def keep_largest_component(self, value: int) -> None:
         """Keep the largest connected component of a structure."""
-        self._apply_operation(
+        self._apply_to_structure(
             "Keeping the largest component",
+            value,
             lambda label: morphology.keep_largest_component(label, value),
+            "Kept the largest component",
+            "There is only one component.",
         )
 
     # ---- With a preview --------------------------------------------------------------------
@@ -132,11 +133,19 @@ class AnnotationTools:
         case = self._state.require_case()
         image, roi = case.get_channel(channel), self.roi
 
-        def compute(label: LabelArray) -> LabelArray:
+        def compute(label: LabelArray, _: ItemProgressCallback) -> LabelArray:
             box = roi or random_walker.find_scribble_box(label, case.image.spacing_mm, margin_mm)
             return random_walker.grow(image, label, box, case.image.spacing_mm).label
 
-        self._compute("Growing from scribbles", compute, self._set_proposal)
+        self._run(
+            Operation(
+                "Growing from scribbles",
+                compute,
+                lambda _before, _after: "",
+                "Nothing to propose: everything around the scribbles is already annotated.",
+            ),
+            self._set_proposal,
+        )
 
     def accept_proposal(self) -> int:
         """Add the proposal to the label as one undo step; returns the number of changed voxels."""
@@ -216,59 +225,78 @@ class AnnotationTools:
 
     # ---- Helpers ---------------------------------------------------------------------------
 
-    def _apply_operation(self, title: str, compute: Callable[[LabelArray], LabelArray]) -> None:
-        def apply_edit(edit: LabelEdit | None) -> None:
-            n_changed = self._apply_edit(edit)
-            text = (
-                f"{title}: {n_changed} voxels changed." if n_changed else f"{title}: nothing to do."
-            )
-            self._state.message.emit("info", text)
+    def _get_context(self) -> LabelContext:
+        case, project = self._state.require_case(), self._state.require_project()
+        names = {info.value: info.name for info in project.classes}
+        return LabelContext(names, case.image.spacing_mm)
 
-        self._compute(title, compute, apply_edit)
-
-    def _compute(
+    def _apply_to_structure(
         self,
         title: str,
+        value: int,
         compute: Callable[[LabelArray], LabelArray],
-        on_done: Callable[[LabelEdit | None], None],
+        done: str,
+        nothing: str,
     ) -> None:
+        """Apply an operation without progress to one structure."""
+        context = self._get_context()
+        self._apply_operation(
+            Operation(
+                title,
+                lambda label, _: compute(label),
+                lambda _, after: f"{done}: {context.describe_volumes(after, [value])}.",
+                nothing,
+            )
+        )
+
+    def _apply_operation(self, operation: Operation) -> None:
+        def apply_edit(edit: LabelEdit) -> None:
+            self._apply_edit(edit)
+            self._state.message.emit("info", edit.message)
+
+        self._run(operation, apply_edit)
+
+    def _run(self, operation: Operation, on_done: Callable[[LabelEdit], None]) -> None:
         """Run on a copy of the label; the result is used if the case is still active."""
         if self.operation:
-            raise BusyError(f"{self.operation} is still running. Wait a moment.")
+            raise BusyError(f"{self.operation} is still running. Wait a moment, or cancel it.")
         case = self._state.require_case()
         snapshot = case.label.copy()
 
-        def compute_edit() -> LabelEdit | None:
-            new = compute(snapshot)
-            box = bounding_box(new != snapshot)
-            return None if box is None else LabelEdit(box, snapshot[box], new[box])
-
         def finish(edit: LabelEdit | None) -> None:
             self._set_operation("")
-            if self._state.case is case:
+            if self._state.case is not case:
+                return
+            if edit is None:
+                self._state.message.emit("info", operation.nothing)
+            else:
                 on_done(edit)
 
         def on_error(error: Exception) -> None:
             self._set_operation("")
             self._state.report_error(error)
 
-        self._set_operation(title)
-        self._task_runner.submit(compute_edit, finish, on_error)
+        def on_cancel() -> None:
+            self._set_operation("")
+            self._state.message.emit("info", "Canceled; the label is unchanged.")
 
-    def _set_proposal(self, edit: LabelEdit | None) -> None:
-        if edit is None:
-            self._state.message.emit(
-                "info", "Nothing to propose: everything around the scribbles is already annotated."
-            )
-            return
+        self._set_operation(operation.title)
+        self._task_runner.submit_with_progress(
+            operation.title,
+            lambda progress: operation.run(snapshot, progress),
+            finish,
+            on_error,
+            on_cancel=on_cancel,
+            drop_result=True,
+        )
+
+    def _set_proposal(self, edit: LabelEdit) -> None:
         self._proposal = edit
         proposed = np.zeros(self._state.require_case().label.shape, np.uint8)
         proposed[edit.box] = np.where(edit.after != edit.before, edit.after, 0)
         self.proposal_changed.emit(proposed)
 
-    def _apply_edit(self, edit: LabelEdit | None) -> int:
-        if edit is None:
-            return 0
+    def _apply_edit(self, edit: LabelEdit) -> int:
         current = self._state.require_case().label[edit.box]
         is_untouched = current == edit.before
         return self._editor.write_label(edit.box, np.where(is_untouched, edit.after, current))

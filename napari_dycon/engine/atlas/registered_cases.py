@@ -8,7 +8,9 @@ anatomy rather than random rotations and scalings. No label of the unlabeled sca
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.atlas.registration import (
+    RegistrationStoppedError,
     Shape,
     register,
     registration_shape,
@@ -33,6 +36,7 @@ from napari_dycon.engine.device import choose_sampling_device
 from napari_dycon.project.runs.events import Event, RegistrationEvent
 
 BATCH_SIZE = 8  # pairs registered together
+FIRST_BATCH_SIZE = 4  # as long as it is unknown how long a pair takes, if time is limited
 MAX_DISK_BYTES = 2**32  # on disk, for all registered scans of a run
 
 
@@ -82,8 +86,20 @@ def plan_pairs(
     ]  # bytes per voxel: image 2, label 1, pseudo-label at most 1
 
 
-def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> Iterator[Event]:
-    """Register pairs and write the results; yields an event after each."""
+def register_pairs(
+    pairs: Sequence[RegistrationPair],
+    device: torch.device,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+) -> Iterator[Event]:
+    """Register pairs and write the results; yields an event after each.
+
+    Parameters
+    ----------
+    should_stop : called often; ends the registration, without the pairs that are not complete
+    seconds_left : time for registration; no pairs are begun that are expected to take longer
+    """
     if not pairs:
         return
     device = choose_sampling_device(device)
@@ -95,14 +111,33 @@ def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> I
             cache[path] = resize_to_grid(read_image_array(path), grid)
         return cache[path].to(device)
 
-    for start in range(0, len(pairs), BATCH_SIZE):
-        group = pairs[start : start + BATCH_SIZE]
+    done, pair_s = 0, 0.0
+    while done < len(pairs):
+        size = _choose_group_size(seconds_left(), pair_s)
+        if not size:
+            return
+        begin = time.monotonic()
+        group = pairs[done : done + size]
         moving = torch.stack([downsample(p.labeled.image) for p in group])
         fixed = torch.stack([downsample(p.unlabeled.image) for p in group])
-        displacements = register(moving, fixed)
+        try:
+            displacements = register(moving, fixed, should_stop=should_stop)
+        except RegistrationStoppedError:
+            return
         for number, pair in enumerate(group):
             _write_pair(pair, displacements[number : number + 1])
-            yield RegistrationEvent(done=start + number + 1, total=len(pairs))
+            yield RegistrationEvent(done=done + number + 1, total=len(pairs))
+        done += len(group)
+        pair_s = (time.monotonic() - begin) / len(group)
+
+
+def _choose_group_size(seconds_left: float, pair_s: float) -> int:
+    """Return how many pairs to register together; 0 if the time does not suffice for one."""
+    if math.isinf(seconds_left):
+        return BATCH_SIZE
+    if seconds_left <= pair_s:
+        return 0
+    return min(int(seconds_left / pair_s), BATCH_SIZE) if pair_s else FIRST_BATCH_SIZE
 
 
 def _write_pair(pair: RegistrationPair, displacement: Tensor) -> None:

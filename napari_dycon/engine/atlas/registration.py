@@ -57,8 +57,16 @@ def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOX
     return sizes[0], sizes[1], sizes[2]
 
 
+class RegistrationStoppedError(Exception):
+    """A registration was stopped before its end."""
+
+
 def register(
-    moving: Tensor, fixed: Tensor, *, schedule: Sequence[tuple[int, int, int]] = SCHEDULE
+    moving: Tensor,
+    fixed: Tensor,
+    *,
+    schedule: Sequence[tuple[int, int, int]] = SCHEDULE,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Estimate the displacement fields that register each moving volume to its fixed volume.
 
@@ -66,17 +74,28 @@ def register(
     ----------
     moving, fixed : (N, C, D, H, W), pairs on one grid, intensities of mean 0 and deviation 1
     schedule : stages of ``(downsampling factor, iterations, displacement grids)``
+    should_stop : called before each iteration
 
     Returns
     -------
     (N, D, H, W, 3): for each voxel of the fixed volume, the offset of its match in the moving
     volume; see ``sampling_grid``
+
+    Raises
+    ------
+    RegistrationStoppedError
+        ``should_stop`` returned true.
     """
     with use_single_thread(moving.device):
-        return _register(moving, fixed, schedule)
+        return _register(moving, fixed, schedule, should_stop)
 
 
-def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, int]]) -> Tensor:
+def _register(
+    moving: Tensor,
+    fixed: Tensor,
+    schedule: Sequence[tuple[int, int, int]],
+    should_stop: Callable[[], bool],
+) -> Tensor:
     count, grid = len(moving), moving.shape[2:]
     affine = torch.zeros(count, 3, 4, device=moving.device, requires_grad=True)
     levels = [
@@ -100,6 +119,8 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
                 _interpolation_matrices(level.shape[2:], size, moving.device) for level in levels
             ]
             for _ in range(iterations):
+                if should_stop():
+                    raise RegistrationStoppedError
                 field = _affine_field(affine, size)
                 loss = torch.zeros((), device=moving.device)
                 if n_fitted:

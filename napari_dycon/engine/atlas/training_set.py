@@ -77,6 +77,7 @@ def build_atlas_training_set(
     *,
     is_resumed: bool,
     should_stop: Callable[[], bool],
+    seconds_left: Callable[[], float] = lambda: math.inf,
 ) -> Iterator[Event]:
     """Fill ``data.registered_cases`` and ``data.pseudo_labeled_cases``; yields events.
 
@@ -84,7 +85,8 @@ def build_atlas_training_set(
     ----------
     folder : where files are written
     is_resumed : whether the run was trained on them already; the same cases are restored
-    should_stop : called after each pair and during fusion; a run continues with what exists then
+    should_stop : called often; a run continues with what exists then
+    seconds_left : time for registration, infinite without a limit
     """
     plan = _plan(data, folder)
     record_path = folder.with_suffix(".json")
@@ -92,7 +94,9 @@ def build_atlas_training_set(
     if previous and _reuse_existing(previous, data, plan.pairs, plan.fusion_groups, folder):
         return
     data.registered_cases, data.pseudo_labeled_cases = [], []
-    pseudo_labels = yield from _register_and_fuse(plan, previous, data, device, should_stop)
+    pseudo_labels = yield from _register_and_fuse(
+        plan, previous, data, device, should_stop, seconds_left
+    )
     selected = (
         select_most_confident(pseudo_labels)
         if plan.n_atlases > 1 and not previous
@@ -132,6 +136,7 @@ def _register_and_fuse(
     data: TrainingData,
     device: torch.device,
     should_stop: Callable[[], bool],
+    seconds_left: Callable[[], float],
 ) -> Generator[Event, None, dict[int, PseudoLabel]]:
     """Fill ``data.registered_cases``; yields events, returns pseudo-labels by number of a pair."""
     pseudo_labels: dict[int, PseudoLabel] = {}
@@ -141,7 +146,9 @@ def _register_and_fuse(
         ensure_dir(plan.folder, existing_root=plan.folder.parent)
         if previous and not previous.registered:
             return pseudo_labels
-        for event in register_pairs(plan.pairs, device):
+        for event in register_pairs(
+            plan.pairs, device, should_stop=should_stop, seconds_left=seconds_left
+        ):
             number = len(cases)
             cases.append(plan.pairs[number].registered)
             if number in plan.fusion_groups and (not previous or number in previous.pseudo_labeled):

@@ -293,7 +293,12 @@ def predict_probabilities(
         nonlocal attempt_features
         attempt_features = FeatureSum()
         side_fraction, on_device = attempt
-        windows = plan_windows(image.shape[1:], patch, side=side_fraction * model.window_side)
+        windows = plan_windows(
+            image.shape[1:],
+            patch,
+            side=side_fraction * model.window_side,
+            overlap_side=model.overlap_side,
+        )
         batch_size = 1 if device.type == "cpu" else MAX_BATCH_VOXELS // math.prod(windows.size)
         return predict_windows(
             image,

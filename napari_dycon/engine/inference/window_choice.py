@@ -34,13 +34,18 @@ LARGER_SIDE = 1.25  # of a window, in sides of a patch
 MAX_DICE_LOSS = 0.01
 MIN_DICE = 0.5  # of either size, below which a case is not informative
 MAX_CASES = 4
-MAX_DURATION_S = 60.0  # after which no further prediction is started
+MAX_DURATION_S = 60.0  # by default, after which no further prediction is started
 CROP_SIDE = 1.75  # of the crop to predict, in sides of a patch: two windows of either size
 MAX_SAMPLED_VOXELS = 100_000  # of structures, to find their center
 
 
 def choose_window_side(
-    model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+    model: TrainedModel,
+    cases: Sequence[LabeledCase],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> float:
     """Choose the side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
 
@@ -49,7 +54,8 @@ def choose_window_side(
     """
     dice_losses = []
     try:
-        for patch_dice, larger_dice in _compare_window_sides(model, cases, device, dtype):
+        deadline = time.monotonic() + max_duration_s
+        for patch_dice, larger_dice in _compare_window_sides(model, cases, device, dtype, deadline):
             if max(patch_dice, larger_dice) >= MIN_DICE:
                 dice_losses.append(patch_dice - larger_dice)
     except (DyconError, OSError):
@@ -62,10 +68,13 @@ def choose_window_side(
 
 
 def _compare_window_sides(
-    model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+    model: TrainedModel,
+    cases: Sequence[LabeledCase],
+    device: torch.device,
+    dtype: torch.dtype,
+    deadline: float,
 ) -> Iterator[tuple[float, float]]:
     """Yield the mean Dice on a crop of each case with windows as large as patches, and larger."""
-    deadline = time.monotonic() + MAX_DURATION_S
     models = [dataclasses.replace(model, window_side=side) for side in (1.0, LARGER_SIDE)]
     for case in cases[:MAX_CASES]:
         label = read_label_array(case.label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 
@@ -25,18 +26,38 @@ class TrainingClock:
         elapsed_s: float = 0.0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_steps, self._time_limit_s = max_steps, time_limit_s
+        self.max_steps, self.time_limit_s = max_steps, time_limit_s
         self._now = now
+        self._reserved_s = 0.0
         self.set_elapsed(elapsed_s)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the run has a time limit."""
+        return self.time_limit_s is not None
 
     def elapsed(self) -> float:
         """Return the seconds that count towards the time limit."""
         return self._elapsed_before_s + self._now() - self._begin
 
+    def time_left(self) -> float:
+        """Return the seconds until the time limit, at least 0; infinite without a limit."""
+        return max((self.time_limit_s or math.inf) - self.elapsed(), 0.0)
+
+    def training_time_left(self) -> float:
+        """Return the seconds that are left for steps; infinite without a limit."""
+        return max(self.time_left() - self._reserved_s, 0.0)
+
+    def reserve(self, seconds: float) -> None:
+        """Reserve time for the end of the run; training ends that much before the time limit."""
+        self._reserved_s = min(seconds, 0.5 * (self.time_limit_s or 0.0))
+
     def progress(self, step: int) -> float:
-        """Return progress in [0, 1]: by steps or by time, whichever is larger."""
-        by_time = self.elapsed() / self._time_limit_s if self._time_limit_s else 0.0
-        return min(max(step / self._max_steps, by_time), 1.0)
+        """Return progress in [0, 1] of the training: by steps or by time, whichever is larger."""
+        by_time = 0.0
+        if self.time_limit_s:
+            by_time = self.elapsed() / (self.time_limit_s - self._reserved_s)
+        return min(max(step / self.max_steps, by_time), 1.0)
 
     def set_elapsed(self, elapsed_s: float) -> None:
         """Continue from a number of elapsed seconds."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
+from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.events import Event, PausedEvent, ResumedEvent
 from napari_dycon.project.runs.metadata import RunControl
 from napari_dycon.project.runs.run import Run
 
@@ -43,6 +46,19 @@ class RunControlReader:
         self._refresh()
         return self._control.preview
 
+    def wait_while_paused(self) -> None:
+        """Wait until the user resumes or stops the run."""
+        while self.pause_requested():
+            self.wait()
+
     def wait(self) -> None:
         """Sleep until the next poll is due."""
         time.sleep(self._interval_s)
+
+
+def pause(control: RunControlReader, clock: TrainingClock, step: int) -> Iterator[Event]:
+    """Wait until the user resumes or stops a run, outside of its time; yields events."""
+    yield PausedEvent(step=step)
+    with clock.paused():
+        control.wait_while_paused()
+    yield ResumedEvent(step=step)

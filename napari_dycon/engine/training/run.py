@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -27,7 +27,7 @@ from napari_dycon.engine.data.splits import (
 from napari_dycon.engine.device import choose_device
 from napari_dycon.engine.memory import get_free_bytes
 from napari_dycon.engine.training.clock import TrainingClock
-from napari_dycon.engine.training.control import RunControlReader
+from napari_dycon.engine.training.control import RunControlReader, pause
 from napari_dycon.engine.training.failures import to_engine_error
 from napari_dycon.engine.training.initialization import InitialWeights
 from napari_dycon.engine.training.setup import (
@@ -44,19 +44,23 @@ from napari_dycon.project.runs.events import (
     CheckpointEvent,
     Event,
     FailedEvent,
+    Phase,
+    PhaseEvent,
+    PreparingEvent,
     StartedEvent,
     StoppedEvent,
     WarningEvent,
 )
+from napari_dycon.project.runs.run_log import RunLog
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
-MAX_PREPARATION_FRACTION = 0.1  # of a time limit that the preparation of scans may count for
 
-
-def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iterator[Event]:
+def train(
+    project: Project, config: TrainConfig, run: Run | None = None, *, elapsed_s: float = 0.0
+) -> Iterator[Event]:
     """Train on a project and yield events; each is also written to ``events.jsonl``.
 
     Parameters
@@ -64,6 +68,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     project : project with labeled cases, and unlabeled ones for semi-supervised methods
     config : settings; unset ones are planned from the data
     run : existing run to start or to resume; by default a new one is created
+    elapsed_s : seconds since the run was requested, which count towards the time limit of a new run
 
     Raises
     ------
@@ -72,6 +77,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     EngineError
         Training failed: out of memory, a loss that is not finite. The last checkpoint stays valid.
     """
+    begin = time.monotonic() - elapsed_s
     project.require_writable()
     if run is None:
         split_cases(project, config)  # raises before a run folder is created
@@ -80,12 +86,12 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         plan_network(config, device.type)  # raises if the patch does not fit the network
     run = run or project.runs.create(config.method, config.to_dict())
     clean_project(project.path)
-    log = EventLog(run)
+    log = EventLog(run, RunLog.for_project(run, project))
     has_checkpoint = run.has_weights  # asked now: the folder may be what is missing later
     writer = CheckpointWriter(run.weights_path, run.state_path)
     try:
         with contextlib.closing(writer):
-            for event in _train_run(project, config, run, writer):
+            for event in _train_run(project, config, run, writer, begin):
                 has_checkpoint = has_checkpoint or isinstance(event, CheckpointEvent)
                 event = event.model_copy(update={"time": _now()})
                 log.write(event)
@@ -102,10 +108,10 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
 
 
 def _train_run(
-    project: Project, config: TrainConfig, run: Run, writer: CheckpointWriter
+    project: Project, config: TrainConfig, run: Run, writer: CheckpointWriter, begin: float
 ) -> Iterator[Event]:
     """Prepare the data of a run and train on it. The trainer does not know the project."""
-    begin = time.monotonic()
+    clock = TrainingClock(config.steps, config.time_limit, time.monotonic() - begin)
     progress = read_training_progress(run.state_path) if run.state_path.exists() else None
     compute = set_up_compute(config, progress)
     card_bytes = get_free_bytes(compute.device) if compute.device.type == "cuda" else None
@@ -113,6 +119,9 @@ def _train_run(
     split = frozen_split or split_cases(project, config)
     is_resumed = frozen_split is not None
     yield _build_started_event(run, config, compute, split, progress)
+    if progress:
+        clock.set_elapsed(progress.elapsed_s)
+    yield _describe("starting", clock)
 
     control = RunControlReader(run)
     preparation = prepare_training_data(
@@ -120,11 +129,12 @@ def _train_run(
     )
     # A resumed run that is stopped now still ends with its metrics.
     data = yield from _prepare_unless_stopped(
-        preparation, lambda: not is_resumed and control.stop_requested()
+        preparation, control, clock, obeys_stop=not is_resumed
     )
     if data is None:
         yield StoppedEvent(step=0, elapsed_s=0.0, skipped=0, dice=None)
         return
+    yield _describe("starting", clock)
     initial = None if progress else _find_initial_weights(project, config.init_from)
 
     reported_memory = set_up_memory(data, compute.device, progress)
@@ -135,9 +145,8 @@ def _train_run(
     start = yield from resume_or_initialize(
         components, run.state_path, is_resumed=progress is not None, initial=initial, data=data
     )
-    elapsed_s, limit_s = start.elapsed_s, config.time_limit
-    if limit_s and not start.step:
-        elapsed_s = min(time.monotonic() - begin, MAX_PREPARATION_FRACTION * limit_s)
+    if start.step:  # preparing the scans again does not count
+        clock.set_elapsed(start.elapsed_s)
     yield from Trainer(
         run,
         data,
@@ -149,12 +158,16 @@ def _train_run(
         control=control,
         reported_memory=reported_memory,
         progress=start,
-        clock=TrainingClock(data.config.steps, limit_s, elapsed_s),
+        clock=clock,
     ).run()
 
 
 def _prepare_unless_stopped(
-    preparation: Generator[Event, None, TrainingData], should_stop: Callable[[], bool]
+    preparation: Generator[Event, None, TrainingData],
+    control: RunControlReader,
+    clock: TrainingClock,
+    *,
+    obeys_stop: bool,
 ) -> Generator[Event, None, TrainingData | None]:
     """Yield the events of the preparation and return its data, ``None`` if it was stopped."""
     with contextlib.closing(preparation):
@@ -163,10 +176,20 @@ def _prepare_unless_stopped(
                 event = next(preparation)
             except StopIteration as end:
                 data: TrainingData = end.value
-                return None if should_stop() else data
+                return None if obeys_stop and control.stop_requested() else data
             yield event
-            if should_stop():
+            if isinstance(event, PreparingEvent):
+                yield _describe("preparing", clock, event.done, event.total)
+            if control.pause_requested():
+                yield from pause(control, clock, step=0)
+            if obeys_stop and control.stop_requested():
                 return None
+
+
+def _describe(phase: Phase, clock: TrainingClock, done: int = 0, total: int = 0) -> Event:
+    """Return the event that tells what the run is doing before it trains."""
+    remaining_s = round(clock.time_left(), 1) if clock.is_limited else None
+    return PhaseEvent(phase=phase, done=done, total=total, remaining_s=remaining_s)
 
 
 def _find_initial_weights(project: Project, run_id: str | None) -> InitialWeights | None:

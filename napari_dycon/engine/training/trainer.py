@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,25 +31,30 @@ from napari_dycon.engine.checkpoints.training_state import (
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.cases import UnlabeledCase
 from napari_dycon.engine.data.loader import BatchLoader
+from napari_dycon.engine.data.patches import Batch
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.prepared_scans import PreparedScans
 from napari_dycon.engine.device import empty_cache, is_out_of_memory, reset_glibc_malloc
+from napari_dycon.engine.inference.prediction_effort import PredictionTimer
 from napari_dycon.engine.memory import MemoryPlan
 from napari_dycon.engine.methods.schedules import adaptive_beta
+from napari_dycon.engine.training.background_task import TaskRunner
 from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.failures import NonFiniteGuard
 from napari_dycon.engine.training.finalize import (
+    Finisher,
     RunSummary,
-    calibrate,
     finish_run,
     save_calibration,
 )
+from napari_dycon.engine.training.interval import JointTime
 from napari_dycon.engine.training.preview import Previewer
 from napari_dycon.engine.training.retry import retry_on_full_disk
 from napari_dycon.engine.training.schedules import learning_rate_factor, rescale_progress
 from napari_dycon.engine.training.setup import Components, Compute
 from napari_dycon.engine.training.stepper import PartialUpdateError
+from napari_dycon.engine.training.time_plan import TimePlan
 from napari_dycon.engine.training.validation import Validator
 from napari_dycon.project.prediction_store import PredictionStore
 from napari_dycon.project.runs.events import (
@@ -58,6 +62,9 @@ from napari_dycon.project.runs.events import (
     CheckpointEvent,
     Event,
     PausedEvent,
+    Phase,
+    PhaseEvent,
+    RegistrationEvent,
     ResumedEvent,
     StepEvent,
     WarningEvent,
@@ -67,7 +74,7 @@ from napari_dycon.project.runs.run import Run
 
 STEP_EVENT_INTERVAL_S = 0.5
 MIN_WARMUP_STEPS = 20  # over which the learning rate rises, however much time preparation took
-REGISTRATION_TIME_FRACTION = 0.2  # of a time limit; after it no more scans are registered
+MEASURED_STEPS = 2  # before registration, to find out how much time it may take
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,7 @@ class StepResult:
     loss_terms: dict[str, torch.Tensor]
     beta: float
     learning_rate: float
+    has_unlabeled: bool
 
 
 class Trainer:
@@ -112,10 +120,14 @@ class Trainer:
         self._model, self._optimizer = components.model, components.optimizer
         self._stepper, self._components = components.stepper, components
         self._writer, self._control, self._clock = writer, control, clock
-        self._validator = Validator(scans, data, compute, clock)
+        timer = PredictionTimer(compute.device, compute.dtype)
+        self._plan = plan = TimePlan(clock, data, timer, scans, JointTime())
+        self._tasks = tasks = TaskRunner(control, self._pause)
+        self._validator = Validator(scans, data, compute, clock, plan, tasks)
         self._previewer = Previewer(
-            run.id, data.config, compute, scans, predictions, control, clock
+            run.id, data.config, compute, scans, predictions, control, clock, plan, tasks
         )
+        self._finisher = Finisher(run, data, compute, clock, plan, tasks, self._validator)
         self._reported_memory = reported_memory
         self._step = progress.step
         self._guard = NonFiniteGuard(progress.skipped_steps)
@@ -137,25 +149,48 @@ class Trainer:
         MemoryError
             Memory ran out even for the smallest steps.
         """
-        yield from self._build_atlas_training_set()
         self._model.student.train()
         self._model.teacher.train()
-        self._fit_unlabeled_step_to_memory()
+        action: Outcome | Literal["step"] = "step"
+        is_resumed = self._step > 0
+        if self._clock.is_limited and not is_resumed:
+            action = yield from self._train(MEASURED_STEPS)
+        if action == "step":
+            yield from self._build_atlas_training_set(is_resumed)
+            self._fit_unlabeled_step_to_memory()
+            action = yield from self._train()
+        assert action != "step"
+        yield from self._finish(action)
+
+    def _train(
+        self, last_step: int | None = None
+    ) -> Generator[Event, None, Outcome | Literal["step"]]:
+        """Take steps up to a number or to the end of the run; return what the run does next."""
+        yield self._describe("training")
         while True:
             action = self._choose_action()
             if action == "pause":
                 yield from self._pause()
+                yield self._describe("training")
                 continue
-            if action != "step":
-                break
+            if action != "step" or self._step == last_step:
+                return action
+            begin = time.monotonic()
             result = yield from self._take_step()
             if result is None:  # memory ran out; the next step is smaller
                 continue
+            self._plan.record_step(time.monotonic() - begin, has_unlabeled=result.has_unlabeled)
             yield from self._report_step(result)
             yield from self._save_periodically()
             yield from self._previewer.preview_if_due(self._model, self._step)
             yield from self._validator.validate_if_due(self._model, self._step)
-        yield from self._finish(action)
+            if self._clock.is_limited:
+                self._plan.plan_end(self._model)
+
+    def _describe(self, phase: Phase, done: int = 0, total: int = 0) -> Event:
+        """Return the event that tells what the run is doing."""
+        remaining_s = self._plan.remaining(self._step)
+        return PhaseEvent(phase=phase, done=done, total=total, remaining_s=remaining_s)
 
     def _choose_action(self) -> Outcome | Literal["pause", "step"]:
         """Return what the run does next: pause, take a step, or end with an outcome."""
@@ -163,35 +198,29 @@ class Trainer:
             return "stopped"
         if self._control.pause_requested():
             return "pause"
-        return "finished" if self._progress() >= 1.0 else "step"
+        return "finished" if self._plan.is_training_over(self._step) else "step"
 
-    def _progress(self) -> float:
-        return self._clock.progress(self._step)
-
-    def _build_atlas_training_set(self) -> Iterator[Event]:
+    def _build_atlas_training_set(self, is_resumed: bool) -> Iterator[Event]:
         """Register labeled scans to unlabeled ones and fuse pseudo-labels."""
         config, data = self._config, self._data
-        if not (config.atlas.max_registration_pairs and data.unlabeled and self._progress() < 1.0):
+        is_over = self._clock.progress(self._step) >= 1.0
+        if is_over or not (config.atlas.max_registration_pairs and data.unlabeled):
             return
-        is_resumed = self._step > 0
-        max_elapsed_s = REGISTRATION_TIME_FRACTION * (config.time_limit or math.inf)
-
-        def should_stop() -> bool:
-            is_late = not is_resumed and self._clock.elapsed() > max_elapsed_s
-            return self._control.stop_requested() or is_late
-
+        max_elapsed_s = self._plan.registration_limit(is_resumed=is_resumed)
+        events = build_atlas_training_set(
+            data,
+            self._run.registrations_folder,
+            self._compute.device,
+            is_resumed=is_resumed,
+            should_stop=self._tasks.should_end,
+            seconds_left=lambda: max_elapsed_s - self._clock.elapsed(),
+        )
         # Repeating the work of an interrupted run does not count towards its time.
         with self._clock.paused() if is_resumed else contextlib.nullcontext():
-            for event in build_atlas_training_set(
-                data,
-                self._run.registrations_folder,
-                self._compute.device,
-                is_resumed=is_resumed,
-                should_stop=should_stop,
-            ):
-                yield event
-                if self._control.pause_requested():
-                    yield from self._pause()
+            yield from report_registration(self._tasks, events, self._describe)
+        if self._step and not is_resumed:  # the loader was made without the new cases
+            self._batches.close()
+            self._batches = BatchLoader(data, self._compute.device)
 
     def _fit_unlabeled_step_to_memory(self) -> None:
         """Try a step with unlabeled scans on a GPU, and reduce memory until one fits.
@@ -200,23 +229,15 @@ class Trainer:
         suffice, this must be detected at the start, not hours later.
         """
         device, start = self._compute.device, self._config.semi_supervised.start
-        joins_later = self._data.unlabeled and self._progress() < start < 1.0
+        joins_later = self._data.unlabeled and self._clock.progress(self._step) < start < 1.0
         while device.type != "cpu" and joins_later and not self._control.stop_requested():
-            if self._try_unlabeled_step():
+            if is_step_possible(
+                lambda: self._batches.load_single(self._step, self._data.unlabeled),
+                lambda batch: self._stepper.dry_run(self._config, self._components.method, batch),
+            ):
                 break
             self._reduce_memory()
         empty_cache(device)
-
-    def _try_unlabeled_step(self) -> bool:
-        """Check whether memory suffices for a step with unlabeled scans."""
-        try:
-            batch = self._batches.load_single(self._step, self._data.unlabeled)
-            self._stepper.dry_run(self._config, self._components.method, batch)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return False
-        return True
 
     def _take_step(self) -> Generator[Event, None, StepResult | None]:
         """Take one optimization step; returns ``None`` if memory ran out for it."""
@@ -232,7 +253,7 @@ class Trainer:
 
     def _try_step(self) -> tuple[StepResult | None, bool]:
         """Return the result of a step, ``None`` without memory, and whether weights are invalid."""
-        config, progress = self._config, self._progress()
+        config, progress = self._config, self._clock.progress(self._step)
         uses_unlabeled = progress >= config.semi_supervised.start
         rate = config.optimizer.learning_rate * learning_rate_factor(
             progress, config.optimizer.warmup_fraction
@@ -254,7 +275,7 @@ class Trainer:
                 raise
             return None, isinstance(error, PartialUpdateError)
         beta = adaptive_beta(unlabeled_progress, config.uncl.beta_max, config.uncl.beta_min)
-        return StepResult(loss, loss_terms, beta, rate), False
+        return StepResult(loss, loss_terms, beta, rate, has_unlabeled), False
 
     def _reduce_memory(self) -> None:
         """Reduce the memory of further steps after memory ran out."""
@@ -288,7 +309,8 @@ class Trainer:
         if self._step > 1 and now - self._step_reported_at < STEP_EVENT_INTERVAL_S:
             return
         self._step_reported_at = now
-        yield build_step_event(self._step, self._config, self._clock, result)
+        remaining_s = self._plan.remaining(self._step)
+        yield build_step_event(self._step, self._config, self._clock, result, remaining_s)
 
     def _save_periodically(self) -> Iterator[Event]:
         """Write a checkpoint when one is due, and at once after a change of the memory plan."""
@@ -312,8 +334,7 @@ class Trainer:
             if self._step:
                 yield from self._start_checkpoint()
                 yield from self._writer.poll_events(wait=True)
-            while self._control.pause_requested():
-                self._control.wait()
+            self._control.wait_while_paused()
         yield ResumedEvent(step=self._step)
 
     def _start_checkpoint(self) -> Iterator[Event]:
@@ -345,6 +366,7 @@ class Trainer:
         yield from self._writer.poll_events(wait=True)
         yield from self._guard.count(self._stepper.read_step_outcomes(wait=True))
         run, step = self._run, self._step
+        yield from self._finisher.begin(self._model, step, outcome)
         if step:  # weights of an untrained network must not be used for prediction
             yield from retry_on_full_disk(
                 lambda: write_snapshot(self._take_snapshot(), run.weights_path, run.state_path)
@@ -353,9 +375,7 @@ class Trainer:
         self._batches.close()  # on some systems open files cannot be removed
         shutil.rmtree(run.registrations_folder, ignore_errors=True)  # large; can be made again
         if step:
-            self._model = yield from calibrate(
-                self._model, step, self._data, self._compute, self._validator
-            )
+            self._model = yield from self._finisher.calibrate(self._model, step)
             yield from save_calibration(run, self._model, step)
         summary = RunSummary(
             outcome, step, self._clock.elapsed(), self._guard.total, self._validator.result
@@ -363,14 +383,43 @@ class Trainer:
         yield from finish_run(run, summary, self._model, self._data)
 
 
+def is_step_possible(load: Callable[[], Batch], dry_run: Callable[[Batch], None]) -> bool:
+    """Check whether memory suffices for a step with a batch."""
+    try:
+        dry_run(load())
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def report_registration(
+    tasks: TaskRunner, events: Iterator[Event], describe: Callable[[Phase, int, int], Event]
+) -> Iterator[Event]:
+    """Register scans in the background; yields the events and those of the phase."""
+    last = RegistrationEvent()
+
+    def describe_registration() -> Event:
+        return describe("aligning", last.done, last.total)
+
+    yield describe_registration()
+    for event in tasks.iterate(events, describe_registration):
+        yield event
+        if isinstance(event, RegistrationEvent):
+            last = event
+            yield describe_registration()
+
+
 def build_step_event(
-    step: int, config: TrainConfig, clock: TrainingClock, result: StepResult
+    step: int,
+    config: TrainConfig,
+    clock: TrainingClock,
+    result: StepResult,
+    remaining_s: float | None,
 ) -> StepEvent:
     """Build the event with the losses of a step and the remaining time of the run."""
     progress, elapsed_s = clock.progress(step), clock.elapsed()
-    remaining_s = elapsed_s * (1.0 - progress) / progress if progress > 0 else math.inf
-    if config.time_limit:
-        remaining_s = min(remaining_s, config.time_limit - elapsed_s)
     return StepEvent(
         step=step,
         steps=config.steps,
@@ -380,7 +429,7 @@ def build_step_event(
         beta=round(result.beta, 4),
         learning_rate=result.learning_rate,
         elapsed_s=round(elapsed_s, 2),
-        remaining_s=round(max(remaining_s, 0.0), 1) if math.isfinite(remaining_s) else None,
+        remaining_s=remaining_s,
     )
 
 

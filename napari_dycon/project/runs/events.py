@@ -96,6 +96,33 @@ class StartedEvent(BaseEvent):
     )
 
 
+Phase = Literal[
+    "starting", "preparing", "aligning", "training", "preview", "validation", "finishing"
+]
+
+
+class PhaseEvent(BaseEvent):
+    """What the run is doing.
+
+    It is sent when a phase begins and once a second or more often while it goes on, except in
+    "training", where ``step`` events follow. Phases: "starting", "preparing" (scans), "aligning"
+    (labeled scans to unlabeled ones), "training", "preview" (of the displayed case), "validation"
+    (of the validation cases), "finishing" (saving and calibration at the end of the run).
+    """
+
+    event: Literal["phase"] = "phase"
+    phase: Phase = Field(default="starting", description="Name of the phase.")
+    done: Count = Field(default=0, description="Number of scans or cases that are done.")
+    total: Count = Field(
+        default=0, description="Number of scans or cases of the phase; 0 if it has no parts."
+    )
+    remaining_s: Number | None = Field(
+        default=None,
+        description="Estimated seconds until the whole run is over, including its end; null if "
+        "unknown.",
+    )
+
+
 class PreparingEvent(BaseEvent):
     """Scans are being prepared. It is sent at least once a second."""
 
@@ -129,7 +156,9 @@ class StepEvent(BaseEvent):
     learning_rate: Number | None = Field(default=None, description="Learning rate of the step.")
     elapsed_s: Number | None = Field(default=None, description="Training time so far in seconds.")
     remaining_s: Number | None = Field(
-        default=None, description="Estimated remaining time in seconds; null if unknown."
+        default=None,
+        description="Estimated seconds until the whole run is over, including previews, "
+        "validation and its end; null if unknown.",
     )
 
 
@@ -147,6 +176,11 @@ class ValidationEvent(BaseEvent):
     )
     skipped_cases: dict[str, Message] = Field(
         default_factory=dict, description="Cases that could not be evaluated, each with a reason."
+    )
+    ensemble: bool = Field(
+        default=True,
+        description="Whether the ensemble that also predicts was evaluated; false if the time "
+        "limit left time for a single network only, whose Dice is slightly lower.",
     )
 
 
@@ -312,6 +346,7 @@ class UnknownEvent(BaseEvent):
 
 KnownEvent = Annotated[
     StartedEvent
+    | PhaseEvent
     | PreparingEvent
     | RegistrationEvent
     | StepEvent

@@ -77,6 +77,11 @@ class Run:
         return self.folder / "control.json"
 
     @property
+    def log_path(self) -> Path:
+        """Readable log, and what the process writes if it crashes."""
+        return self.folder / "log.txt"
+
+    @property
     def method(self) -> str:
         """Method of the run, as in its settings."""
         return str(self.read_config().get("method", ""))

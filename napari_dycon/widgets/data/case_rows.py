@@ -88,7 +88,8 @@ def update_item(item: CaseItem, case: Case, summary: CaseSummary, *, is_narrow: 
     item.setToolTip(
         PRIORITY, f"{suggestion.reason[0].upper()}{suggestion.reason[1:]}." if suggestion else ""
     )
-    item.setText(DICE, "" if summary.dice is None else f"{summary.dice:.2f}")
+    item.setText(DICE, summary.dice_text)
+    item.setToolTip(DICE, summary.dice_tip)
     if summary.thumbnail is not None:
         item.setIcon(NAME, _make_icon(summary.thumbnail))
 

@@ -21,8 +21,8 @@ from superqt import QElidingLabel
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
+from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import CaseList
@@ -214,13 +214,12 @@ class DataSection(QWidget):
 
     def _update_title(self, *_: object) -> None:
         if (project := self.session.project) is not None:
-            cases = project.cases
-            n_labeled = sum(case.status in (Status.LABELED, Status.REVIEWED) for case in cases)
+            cases, counts = project.cases, count_cases(project.cases)
             read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
-            text = f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled"
             self.title_label.setText(f"{name}{read_only_note}")
-            self.count_label.setText(f"{n_labeled}/{len(cases)} labeled")
+            self.count_label.setText(f"{counts.labeled} of {counts.total} labeled")
+            text = f"{name}{read_only_note}: {counts.describe()}"
             hint = "" if self.session.case or not cases else "\nClick a case to open it"
             self.title_label.setToolTip(escape_rich_text(f"{text}\n{project.path}{hint}"))
 

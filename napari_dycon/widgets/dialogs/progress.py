@@ -14,16 +14,15 @@ from typing import Any, TypeVar
 from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMainWindow, QProgressDialog, QWidget
 
+from napari_dycon.errors import CancelledError
 from napari_dycon.widgets.window.helpers import make_plain_label
+
+__all__ = ["CancelledError", "OnProgress", "find_main_window", "run_with_dialog"]
 
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
 POLL_MS = 15
 DIALOG_DELAY_S = 0.4  # before the dialog appears
-
-
-class CancelledError(Exception):
-    """The user cancelled the operation."""
 
 
 def find_main_window() -> QWidget | None:

@@ -201,6 +201,7 @@ class CaseLayers(PaintedLayers):
         self.viewer.add_layer(label)
         self.track_visibility(label)
         label.events.data.connect(self._on_data_replaced)
+        label.limits.history_stepped.connect(self.session.state.edit_undone.emit)
         self._restore_brush(label)
 
     def _update_layers(self, case: ActiveCase, image_layers: list[Any]) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Protocol
 
 import numpy as np
+from psygnal import Signal
 
 from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
 from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
@@ -25,7 +26,10 @@ class PaintLimits:
     ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
     range that can be painted, ``reference_label`` a label that is copied instead of one value.
     ``on_limited`` is called after each limited painting with whether anything was painted.
+    ``history_stepped`` is emitted after an undo or redo in any of the views.
     """
+
+    history_stepped = Signal()
 
     image: Array
     intensity_range: tuple[float, float] | None = None
@@ -66,6 +70,16 @@ class CaseLabels(ExtensibleLabels):
         self.data[region] = values
         self.record_edit(region, old_values, values.copy())
         self.events.edited()
+
+    def undo(self) -> None:
+        """Undo the last step."""
+        super().undo()
+        self.limits.history_stepped.emit()
+
+    def redo(self) -> None:
+        """Redo the step that was undone last."""
+        super().redo()
+        self.limits.history_stepped.emit()
 
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Paint within the limits of the brush."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
-from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare_structures
+from napari_dycon.application.cases.agreement import (
+    ACCEPTED_TIP,
+    PARTIAL_TIP,
+    Agreement,
+    measure_agreement,
+)
+from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.volumes import format_ml
 from napari_dycon.session import Session
 
 COLUMNS = ("Structure", "Label (ml)", "Pred. (ml)", "Dice")
 ROW_HEIGHT_PX = 20  # pixels
+MAX_ROWS = 5  # shown without scrolling
 
 
 class ComparisonTable(QTreeWidget):
@@ -23,8 +31,8 @@ class ComparisonTable(QTreeWidget):
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
         self.setToolTip(
-            "Volumes of label and prediction, and Dice over annotated voxels.\nIf only some "
-            "slices are annotated, the label volume is that of the painted voxels"
+            "Volumes of label and prediction, and Dice over annotated voxels.\nThere is no Dice "
+            "with a prediction that the label was made from"
         )
         header = self.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -45,39 +53,46 @@ class ComparisonTable(QTreeWidget):
         case, project = self.session.case, self.session.project
         self._request_id += 1
         if case is None or project is None:
-            self._fill([])
+            self._fill(Agreement([]))
             return
         request_id, spacing = self._request_id, case.image.spacing_mm
-        label, prediction = case.label.copy(), case.prediction
-        values = [info.value for info in project.classes]
+        case_id, run, label, prediction = case.id, case.run, case.label.copy(), case.prediction
 
-        def on_done(rows: list[StructureComparison]) -> None:
+        def on_done(agreement: Agreement) -> None:
             if request_id == self._request_id:
-                self._fill(rows)
+                self._fill(agreement)
 
         self.session.task_runner.submit(
-            lambda: compare_structures(label, prediction, values, spacing),
+            lambda: measure_agreement(project, case_id, run, label, prediction, spacing),
             on_done,
             self.session.report_error,
         )
 
-    def _fill(self, rows: list[StructureComparison]) -> None:
+    def _fill(self, agreement: Agreement) -> None:
         project = self.session.project
         names = {c.value: c.name for c in project.classes} if project else {}
         self.clear()
-        for row in rows:
-            cells = [
-                names.get(row.value, str(row.value)),
-                *map(_format_volume, (row.label_ml, row.prediction_ml)),
-            ]
-            item = QTreeWidgetItem([*cells, "–" if row.dice is None else f"{row.dice:.3f}"])
+        for row in agreement.rows:
+            prediction = "–" if row.prediction_ml is None else format_ml(row.prediction_ml)
+            item = QTreeWidgetItem(
+                [
+                    names.get(row.value, str(row.value)),
+                    agreement.format_label_volume(row),
+                    prediction,
+                    agreement.format_dice(row),
+                ]
+            )
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+            item.setToolTip(0, escape_rich_text(item.text(0)))
+            if agreement.is_partial and row.label_ml is not None:
+                item.setToolTip(1, PARTIAL_TIP)
+            if agreement.is_accepted and row.dice is not None:
+                item.setToolTip(3, ACCEPTED_TIP)
             self.addTopLevelItem(item)
-        self.setFixedHeight(self.header().height() + ROW_HEIGHT_PX * max(min(len(rows), 5), 1) + 6)
+        self._reserve_rows(len(names))
 
-
-def _format_volume(ml: float | None) -> str:
-    if ml is None:
-        return "–"
-    return f"{ml:.1f}" if ml >= 10 else f"{ml:.2f}"
+    def _reserve_rows(self, n_structures: int) -> None:
+        """Keep one height for a project, so that nothing below moves."""
+        rows = max(min(n_structures, MAX_ROWS), 1)
+        self.setFixedHeight(self.header().height() + ROW_HEIGHT_PX * rows + 6)

@@ -7,55 +7,57 @@ from collections.abc import Iterable
 from typing import Any
 
 import pyqtgraph as pg
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.project.runs.events import Event, StartedEvent, StepEvent, ValidationEvent
+from napari_dycon.widgets.train.static_plot import StaticPlot
+from napari_dycon.widgets.window.helpers import make_plain_label
 
 MAX_POINTS = 4000
-CURVES = (("loss", "#e69f00", "Loss"), ("dice", "#56b4e9", "Validation Dice"))
+# Name, color, title and upper end of the axis of each curve.
+CURVES = (
+    ("dice", "#56b4e9", "Validation Dice by step (1 is perfect)", 1.0),
+    ("loss", "#e69f00", "Training loss by step (lower is better)", None),
+)
+NO_VALIDATION_TEXT = (
+    "No Dice yet. It needs a validation case: right-click a labeled case in the list."
+)
 
 
 class LearningCurves(QWidget):
-    """Two plots that share the axis of steps."""
+    """Two plots over steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.points: dict[str, tuple[list[float], list[float]]] = {}
+        self.plots: dict[str, StaticPlot] = {}
+        self.titles: list[QLabel] = []
         self._plot_items: dict[str, Any] = {}
         self._changed_curves: set[str] = set()
         self._run_id = ""
-        self._plots: list[Any] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for name, color, title in CURVES:
-            plot = pg.PlotWidget()
-            plot.setMinimumHeight(95)
-            plot.setMenuEnabled(False)
-            plot.hideButtons()
-            plot.showGrid(x=True, y=True, alpha=0.2)
-            plot.setLabel("left", title)
-            if name == "loss":
-                plot.setToolTip("Supervised loss on labeled patches")
-            plot.getAxis("left").setWidth(48)
+        layout.setSpacing(2)
+        for name, color, title, y_max in CURVES:
+            plot = StaticPlot(y_max)
             pen = pg.mkPen(color, width=2)
             symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
             self._plot_items[name] = plot.plot(
                 [], [], pen=pen, **(symbol if name == "dice" else {})
             )
-            self._plots.append(plot)
+            plot.setAccessibleName(title)
+            self.plots[name] = plot
+            label = make_plain_label(title)
+            self.titles.append(label)
+            layout.addWidget(label)
             layout.addWidget(plot)
-        self._plots[1].setXLink(self._plots[0])
-        self._plots[1].setLabel("bottom", "Step")
-        self._plots[1].setYRange(0, 1, padding=0.02)
-        self._plots[1].hide()
         self.clear()
 
     def clear(self) -> None:
         """Remove all points."""
-        self.points = {name: ([], []) for name, _, _ in CURVES}
-        for item in self._plot_items.values():
-            item.setData([], [])
-        self._plots[1].hide()
+        self.points = {name: ([], []) for name, *_ in CURVES}
+        self._changed_curves.update(self.points)
+        self._draw()
 
     def add_event(self, event: Event) -> None:
         """Add the values of an engine event."""
@@ -76,17 +78,12 @@ class LearningCurves(QWidget):
             if (loss := event.loss_terms.get("supervised")) is not None:
                 self._append("loss", event.step, loss)
         elif isinstance(event, ValidationEvent) and event.mean is not None:
-            self._plots[1].show()
             self._append("dice", event.step, event.mean)
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""
-        for plot in self._plots:
-            plot.setBackground(background)
-            for side in ("left", "bottom"):
-                axis = plot.getAxis(side)
-                axis.setPen(foreground)
-                axis.setTextPen(foreground)
+        for plot in self.plots.values():
+            plot.use_colors(background, foreground)
 
     def _start_run(self, run: str, step: int) -> None:
         """Start a new curve, or continue after the step of the last checkpoint."""
@@ -109,6 +106,8 @@ class LearningCurves(QWidget):
         self._changed_curves.add(name)
 
     def _draw(self) -> None:
-        for name in self._changed_curves:
+        for name in list(self._changed_curves):
             self._plot_items[name].setData(*self.points[name])
-        self._changed_curves.clear()
+            self.plots[name].fit(*self.points[name])
+            self._changed_curves.discard(name)
+        self.plots["dice"].setToolTip("" if self.points["dice"][0] else NO_VALIDATION_TEXT)

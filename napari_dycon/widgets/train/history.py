@@ -11,11 +11,12 @@ from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayou
 
 from napari_dycon.application.training_history import (
     RunSummary,
-    label_gain_summary,
+    compare_rounds,
     read_training_history,
 )
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
+from napari_dycon.widgets.train.static_plot import StaticPlot
 from napari_dycon.widgets.window.helpers import make_plain_label
 
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
@@ -35,8 +36,8 @@ class TrainingHistory(QWidget):
         self.table.setRootIsDecorated(False)
         self.table.setMaximumHeight(110)
         self.table.setToolTip(
-            "Labels: number of labeled training cases. Dice: final validation Dice. To use a "
-            "case for validation, right-click it in the list"
+            "Labels: number of training cases annotated completely or in part. Dice: final "
+            "validation Dice. To use a case for validation, right-click it in the list"
         )
         header = self.table.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -45,28 +46,23 @@ class TrainingHistory(QWidget):
         header.setStretchLastSection(False)
         self.table.currentItemChanged.connect(self._draw)
         self.summary_label = make_plain_label()
-        self.plot = pg.PlotWidget()
-        self.plot.setMinimumHeight(110)
-        self.plot.setMenuEnabled(False)
-        self.plot.hideButtons()
-        self.plot.showGrid(x=True, y=True, alpha=0.2)
-        self.plot.getAxis("left").setWidth(48)
+        self.plot_title = make_plain_label()
+        self.dice_plot, self.loss_plot = StaticPlot(1.0), StaticPlot()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
         layout.addWidget(self.summary_label)
-        layout.addWidget(self.plot)
+        layout.addWidget(self.plot_title)
+        layout.addWidget(self.dice_plot)
+        layout.addWidget(self.loss_plot)
         session.project_changed.connect(self.refresh)
         session.runs_changed.connect(self.refresh)
         self.refresh()
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""
-        self.plot.setBackground(background)
-        for side in ("left", "bottom"):
-            axis = self.plot.getAxis(side)
-            axis.setPen(foreground)
-            axis.setTextPen(foreground)
+        for plot in (self.dice_plot, self.loss_plot):
+            plot.use_colors(background, foreground)
 
     def refresh(self, *_: object) -> None:
         """Read the runs again, in the background."""
@@ -87,7 +83,7 @@ class TrainingHistory(QWidget):
         self.runs = runs[-MAX_RUNS_SHOWN:]
         self.table.clear()
         for number, run in enumerate(self.runs):
-            dice = "–" if run.dice is None else f"{run.dice:.3f}"
+            dice = "–" if run.dice is None else f"{run.dice:.2f}"
             item = QTreeWidgetItem([run.run, str(run.n_labeled), str(run.steps), dice])
             pixmap = QPixmap(10, 10)
             pixmap.fill(QColor(COLORS[number]))
@@ -98,22 +94,27 @@ class TrainingHistory(QWidget):
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)
-        text = label_gain_summary(runs)
-        self.summary_label.setText(text)
-        self.summary_label.setVisible(bool(text))
+        self.summary_label.setText(compare_rounds(runs))
         self._draw()
 
     def _draw(self, *_: object) -> None:
         """Plot validation Dice of all runs if available, otherwise their losses."""
-        self.plot.clear()
         has_validation = any(one.validation for one in self.runs)
-        self.plot.setLabel("left", "Validation Dice" if has_validation else "Loss")
-        self.plot.setLabel("bottom", "Step")
+        plot = self.dice_plot if has_validation else self.loss_plot
+        for one in (self.dice_plot, self.loss_plot):
+            one.clear()
+            one.setVisible(one is plot)
+        self.plot_title.setText(
+            "Dice on the validation cases by step" if has_validation else "Training loss by step"
+        )
         selected_row = self.table.indexOfTopLevelItem(self.table.currentItem())
-        for number, one in enumerate(self.runs):
-            curve = one.validation if has_validation else one.loss
+        all_points: list[tuple[float, float]] = []
+        for number, run in enumerate(self.runs):
+            curve = run.validation if has_validation else run.loss
+            all_points += curve
             pen = pg.mkPen(COLORS[number], width=3.5 if number == selected_row else 1.5)
             markers: dict[str, Any] = {}
             if has_validation:
                 markers = {"symbol": "o", "symbolSize": 5, "symbolBrush": COLORS[number]}
-            self.plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **markers)
+            plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **markers)
+        plot.fit([x for x, _ in all_points], [y for _, y in all_points])

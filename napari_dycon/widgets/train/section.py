@@ -8,14 +8,15 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QProgressBar,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.run_status import RunStatus, describe_dice
+from napari_dycon.core.durations import format_duration
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.presets import describe_preset, list_presets
 from napari_dycon.project.runs.events import (
@@ -31,12 +32,11 @@ from napari_dycon.widgets.train.curves import LearningCurves
 from napari_dycon.widgets.train.history import TrainingHistory
 from napari_dycon.widgets.window.helpers import (
     make_button,
-    make_plain_label,
     report_errors,
     set_enabled,
 )
+from napari_dycon.widgets.window.labels import ReservedLabel
 from napari_dycon.widgets.window.preferences import get_preferences
-from napari_dycon.widgets.window.task_runner import format_duration
 
 METHOD_TEXTS = {
     "dycon": "DyCON (semi-supervised)",
@@ -45,6 +45,7 @@ METHOD_TEXTS = {
     "mean-teacher": "Mean teacher",
     "supervised": "Supervised only",
 }
+STATUS_LINES, DEVICE_LINES = 2, 2  # reserved
 DEVICE_TEXTS = {
     "auto": "Automatic",
     "cuda": "NVIDIA GPU (CUDA)",
@@ -62,12 +63,9 @@ class TrainSection(QWidget):
         self._phase = session.status.phase
         self._build_settings()
         self._build_buttons()
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setRange(0, 1000)
-        self.status_label = make_plain_label()
-        self.status_label.setWordWrap(True)
-        self.device_label = make_plain_label()
-        self.device_label.setWordWrap(True)
+        self._n_validation = 0  # of the run whose outcome is shown
+        self.status_label = ReservedLabel(STATUS_LINES)
+        self.device_label = ReservedLabel(DEVICE_LINES)
         self.curves = LearningCurves()
         self.history = TrainingHistory(session)
         self._lay_out()
@@ -96,6 +94,13 @@ class TrainSection(QWidget):
         self.init_checkbox.setToolTip(
             "Start from the weights of the previous run instead of from scratch"
         )
+
+        self.preview_checkbox = QCheckBox("Preview")
+        self.preview_checkbox.setToolTip(
+            "Predict the case in view from time to time while training runs. Training is faster "
+            "without it"
+        )
+        self.preview_checkbox.setChecked(True)
 
     def _build_buttons(self) -> None:
         session = self.session
@@ -126,16 +131,19 @@ class TrainSection(QWidget):
             buttons.addWidget(item)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
-        layout.addWidget(self.init_checkbox)
+        options = QHBoxLayout()
+        options.addWidget(self.init_checkbox)
+        options.addWidget(self.preview_checkbox)
+        layout.addLayout(options)
         layout.addLayout(buttons)
-        layout.addWidget(self.progress_bar)
         layout.addWidget(self.status_label)
         layout.addWidget(self.device_label)
-        layout.addWidget(self.curves, 1)
+        layout.addWidget(self.curves)
         collapsible = QCollapsible("Training history")
         collapsible.layout().setContentsMargins(0, 0, 0, 0)
         collapsible.addWidget(self.history)
         layout.addWidget(collapsible)
+        layout.addStretch(1)
 
     def build_config(self) -> TrainConfig:
         """Build the configuration from the settings of the panel."""
@@ -146,6 +154,7 @@ class TrainSection(QWidget):
             device=self.device.currentData(),
             time_limit=60.0 * self.minutes.value(),
             init_from=init_from,
+            preview=self.preview_checkbox.isChecked(),
         )
 
     def start(self) -> None:
@@ -153,6 +162,13 @@ class TrainSection(QWidget):
         self.curves.clear()
         self.status_label.setText("")
         self.session.start_training(self.build_config())
+
+    def _show_details(self, status: RunStatus) -> None:
+        """Show numbers for researchers where they do not distract clinicians."""
+        run = f"Run {status.run}" if status.run else ""
+        tip = "\n".join(text for text in (run, status.details) if text)
+        self.status_label.setToolTip(escape_rich_text(tip))
+        self.device_label.setToolTip(escape_rich_text(status.device_details))
 
     def _make_combo_box(self, texts: dict[str, str], tip: str) -> QComboBox:
         combo_box = QComboBox()
@@ -172,7 +188,7 @@ class TrainSection(QWidget):
         return usable[-1] if usable else None
 
     def _toggle_pause(self) -> None:
-        if self.session.status.phase == "paused":
+        if self.session.status.phase in ("paused", "pausing"):
             self.session.resume()
         else:
             self.session.pause()
@@ -180,8 +196,8 @@ class TrainSection(QWidget):
     def _on_project_changed(self, project: Project | None) -> None:
         """Show the outcome of the newest run, unless a run is active."""
         self.curves.clear()
-        self.progress_bar.setValue(0)
         self.status_label.setText("")
+        self.device_label.setText("")
         self._refresh()
         runs = project.runs.list() if project is not None else []
         if not runs:
@@ -191,11 +207,13 @@ class TrainSection(QWidget):
         def show_history(events: list[Event]) -> None:
             if self.session.project is project and self.session.status.phase == "idle":
                 self.curves.add_events(events)
+                starts = [event for event in events if isinstance(event, StartedEvent)]
+                self._n_validation = starts[-1].validation if starts else 0
                 for event in events[-1:]:
                     self._show_outcome(event)
                 self.init_checkbox.setChecked(False)
                 if self.status_label.text():
-                    self.status_label.setText(f"{last_run.id}: {self.status_label.text()}")
+                    self.status_label.setText(f"Run {last_run.id}: {self.status_label.text()}")
 
         self.session.task_runner.submit(last_run.read_history, show_history, lambda _: None)
 
@@ -223,26 +241,26 @@ class TrainSection(QWidget):
         control_blocked_reason = (
             "no run is active" if is_idle else project.read_only_reason if project else ""
         )
+        if status.phase == "stopping":
+            control_blocked_reason = "training is stopping"
         set_enabled(self.pause_button, control_blocked_reason)
         set_enabled(self.stop_button, control_blocked_reason)
-        self.pause_button.setText("Resume" if status.phase == "paused" else "Pause")
+        self.pause_button.setText("Resume" if status.phase in ("paused", "pausing") else "Pause")
         self.init_checkbox.setEnabled(self._find_last_run() is not None and is_idle)
-        for item in (self.method, self.preset, self.device, self.minutes):
+        for item in (self.method, self.preset, self.device, self.minutes, self.preview_checkbox):
             item.setEnabled(is_idle)
         if not is_idle:
             self._show_status(status)
 
     def _show_status(self, status: RunStatus) -> None:
-        self.progress_bar.setValue(round(status.progress * 1000))
-        remaining = ""
-        if status.phase == "training" and status.remaining_s is not None:
-            remaining = f", {format_duration(status.remaining_s)} left"
-        self.status_label.setText(f"{status.run}: {status.text}{remaining}")
+        self.status_label.setText("\n".join(t for t in (status.summary, status.score) if t))
         self.device_label.setText(status.device)
+        self._show_details(status)
 
     def _on_event(self, event: Event) -> None:
         self.curves.add_event(event)
         if isinstance(event, StartedEvent):  # show the settings of runs started elsewhere, too
+            self._n_validation = event.validation
             for combo_box, value in ((self.method, event.method), (self.preset, event.preset)):
                 if (index := combo_box.findData(value)) >= 0:
                     combo_box.setCurrentIndex(index)
@@ -252,17 +270,19 @@ class TrainSection(QWidget):
 
     def _show_outcome(self, event: Event) -> None:
         if isinstance(event, (FinishedEvent, StoppedEvent)):
-            if isinstance(event, FinishedEvent):
-                self.progress_bar.setValue(1000)
-            dice = f", validation Dice {event.dice:.3f}" if event.dice else ""
-            self.status_label.setText(
+            text = (
                 f"{event.event.capitalize()} after {format_duration(event.elapsed_s)}, "
-                f"{event.step} steps{dice}"
+                f"{event.step} steps."
             )
+            if event.dice is not None:
+                text += f"\n{describe_dice(event.dice, self._n_validation)}"
+            self.status_label.setText(text)
             self.init_checkbox.setChecked(True)
         elif isinstance(event, FailedEvent):
-            self.progress_bar.setValue(0)
             self.status_label.setText(event.message)
+        else:
+            return
+        self.status_label.setToolTip("")
 
 
 def _make_minutes_box() -> QSpinBox:

@@ -14,6 +14,7 @@ from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
 __all__ = [
+    "flags_to_int",
     "make_button",
     "make_hint_label",
     "make_plain_label",
@@ -67,6 +68,11 @@ def make_slider(value: float, tip: str, on_change: Callable[[float], None]) -> Q
     result.setToolTip(tip)
     result.valueChanged.connect(lambda v: on_change(v / 100))
     return result
+
+
+def flags_to_int(flags: Any) -> int:
+    """Return Qt flags as a number, which some calls require; PyQt6 has no ``int`` of flags."""
+    return int(getattr(flags, "value", flags))
 
 
 def report_errors(session: Session, action: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,14 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from napari.utils import progress
+from napari.utils import cancelable_progress, progress
 from qtpy.QtCore import QThreadPool, QTimer
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
-from napari_dycon.application.task_runner import errors_as_events
+from napari_dycon.application.activities import Activities, Activity
+from napari_dycon.application.task_runner import Progress, errors_as_events
+from napari_dycon.core.durations import format_duration
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.errors import CancelledError
 from napari_dycon.project.runs.events import (
     Event,
+    IdleEvent,
     PredictingEvent,
     PreparingEvent,
     RegistrationEvent,
@@ -31,12 +35,29 @@ MIN_THREADS = 4
 POLL_MS = 100  # interval between progress updates
 
 
+class _CancelableBar(cancelable_progress):
+    """A progress bar whose button calls a function at once.
+
+    napari's own class waits for the next item of a loop that runs on the main thread.
+    """
+
+    def __init__(self, on_cancel: Callable[[], None], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._on_cancel = on_cancel
+
+    def cancel(self) -> None:
+        """Cancel the task, after napari has finished with the button."""
+        super().cancel()
+        QTimer.singleShot(0, self._on_cancel)
+
+
 class NapariTaskRunner:
     """Runs background tasks of a window; ``close`` stops following them."""
 
     def __init__(self) -> None:
         self._workers: set[WorkerBase[Any]] = set()
         self._bars: set[progress] = set()
+        self.activities = Activities()  # tasks with progress, for the panel
         self._is_closed = False
         # Threads of this pool also serve Qt itself and napari.
         pool = QThreadPool.globalInstance()
@@ -77,52 +98,74 @@ class NapariTaskRunner:
         task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
+        *,
+        on_cancel: Callable[[], None] | None = None,
+        drop_result: bool = False,
     ) -> None:
-        """Run a task like ``submit``, with a progress bar in the activity dock."""
-        bar = progress(total=PROGRESS_STEPS, desc=title)
-        slow_spinner()
-        self._bars.add(bar)
-        latest_progress: deque[tuple[int, int, str]] = deque(
-            maxlen=1
-        )  # written by the thread; only the latest is shown
+        """Run a task like ``submit``, with its progress in the panel and in the activity dock."""
+        activity = Activity(title, can_cancel=on_cancel is not None)
+        bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
         timer = QTimer()
+        has_ended = False
 
         def poll() -> None:
             if self._is_closed:
                 timer.stop()
-            elif latest_progress:
-                timer.stop()  # the bar handles Qt events while it is updated
-                number, total, name = latest_progress.pop()
-                bar.set_description(f"{title}: {name}")
-                bar.update(int(PROGRESS_STEPS * number / max(total, 1)) - bar.n)
-                if bar in self._bars:  # otherwise the task ended meanwhile
-                    timer.start()
+                return
+            timer.stop()  # the bar handles Qt events while it is updated
+            show_progress(bar, Progress(activity.text, activity.fraction))
+            self.activities.changed.emit()
+            if not has_ended:
+                timer.start()
 
-        def close_bar_then(then: Callable[[Any], None]) -> Callable[[Any], None]:
+        def end() -> None:
+            nonlocal has_ended
+            has_ended = True
+            timer.stop()
+            self._remove_bar(bar)
+            self.activities.remove(activity)
+
+        def end_and_call(then: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(answer: Any) -> None:
-                timer.stop()
-                self._bars.discard(bar)
-                bar.close()
-                then(answer)
+                if has_ended:  # canceled before; the result is dropped
+                    return
+                end()
+                if isinstance(answer, CancelledError) and on_cancel is not None:
+                    on_cancel()
+                else:
+                    then(answer)
 
             return call
 
+        def on_cancel_requested() -> None:
+            self.activities.changed.emit()
+            if drop_result and on_cancel is not None and not has_ended:
+                end()
+                on_cancel()
+
+        activity.on_cancel_requested = on_cancel_requested
         timer.setInterval(POLL_MS)
         timer.timeout.connect(poll)
         timer.start()
-        self.submit(
-            lambda: task(lambda number, total, name: latest_progress.append((number, total, name))),
-            close_bar_then(on_done),
-            close_bar_then(on_error),
-        )
+        self.activities.add(activity)
+        self.submit(lambda: task(activity.report), end_and_call(on_done), end_and_call(on_error))
 
     def stream(
-        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+        self,
+        title: str,
+        events: Iterator[Event],
+        on_event: Callable[[Event], None],
+        *,
+        get_progress: Callable[[], Progress] | None = None,
+        on_cancel: Callable[[], None] | None = None,
+        is_listed: bool = True,
     ) -> Callable[[], None]:
-        """Relay events of an engine process, with a progress bar in the activity dock."""
-        bar = progress(total=PROGRESS_STEPS, desc=title)
-        slow_spinner()
-        self._bars.add(bar)
+        """Relay events of an engine process, with its progress in panel and activity dock."""
+        activity = Activity(title, can_cancel=on_cancel is not None)
+        activity.on_cancel_requested = on_cancel
+        bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
+        if is_listed:
+            self.activities.add(activity)
 
         def relay() -> Iterator[Event]:
             # Qt scales images in threads of the same pool and waits for them on the main
@@ -149,14 +192,21 @@ class NapariTaskRunner:
                 while pending_events and not self._is_closed:
                     first = pending_events.popleft()
                     on_event(first)
-                    update_progress(bar, title, first)
+                    if isinstance(first, IdleEvent):
+                        continue
+                    if get_progress is None:
+                        update_progress(bar, title, first)
+                    else:
+                        show_progress(bar, get_progress())
+                    activity.describe(bar.desc.removesuffix(": "), bar.n / PROGRESS_STEPS or None)
+                    self.activities.changed.emit()
             finally:
                 is_handling = False
 
         def close_bar() -> None:
             self._workers.discard(worker)
-            self._bars.discard(bar)
-            bar.close()
+            self._remove_bar(bar)
+            self.activities.remove(activity)
 
         worker = create_worker(
             relay, _start_thread=False, _connect={"yielded": handle_event, "finished": close_bar}
@@ -170,6 +220,21 @@ class NapariTaskRunner:
     def is_idle(self) -> bool:
         """Whether no thread is running."""
         return not self._workers
+
+    def _add_bar(self, title: str, on_cancel: Callable[[], None] | None) -> progress:
+        """Add a progress bar to the activity dock, with a button that cancels if it can."""
+        if on_cancel is None:
+            bar = progress(total=PROGRESS_STEPS, desc=title)
+        else:
+            bar = _CancelableBar(on_cancel, total=PROGRESS_STEPS, desc=title)
+        slow_spinner()
+        self._bars.add(bar)
+        return bar
+
+    def _remove_bar(self, bar: progress) -> None:
+        if bar in self._bars:
+            self._bars.discard(bar)
+            bar.close()
 
     def close(self) -> None:
         """Stop following; the engine processes continue."""
@@ -201,13 +266,14 @@ def update_progress(bar: progress, title: str, event: Event) -> None:
         bar.update(target - bar.n)
 
 
+def show_progress(bar: progress, shown: Progress) -> None:
+    """Show a progress in a bar; an unchanged one costs nothing, since napari redraws the window."""
+    if bar.desc.removesuffix(": ") != shown.text:
+        bar.set_description(shown.text)
+    target = int((shown.fraction or 0.0) * PROGRESS_STEPS)
+    if target != bar.n:
+        bar.update(target - bar.n)
+
+
 def _format_remaining(remaining_s: float | None) -> str:
     return "" if remaining_s is None else f", {format_duration(remaining_s)} left"
-
-
-def format_duration(seconds: float) -> str:
-    """Format a duration: "45 s", "12 min", "1 h 5 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -71,7 +71,7 @@ def test_filling_changes_the_shown_label_and_reports_the_amount(session: Session
     session.message.connect(lambda level, text: messages.append((level, text)))
     session.annotation.fill_between([1], axis=0)
     assert (label[8, 6:14, 6:12] == 1).all()
-    assert messages == [("info", "Interpolating slices: 560 voxels changed.")]
+    assert messages == [("info", "Filled 7 slices: box now 1.30 ml.")]
 
 
 def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:

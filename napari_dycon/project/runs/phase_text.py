@@ -1,0 +1,24 @@
+"""Descriptions of the phases of a run, the same in the window, the terminal and the log."""
+
+from __future__ import annotations
+
+from napari_dycon.project.runs.events import PhaseEvent
+
+
+def describe_phase(event: PhaseEvent) -> str:
+    """Describe what a run is doing, such as "Aligning scans 5 of 24"."""
+    current = f"{min(event.done + 1, event.total)} of {event.total}"
+    match event.phase:
+        case "preparing":
+            return f"Preparing scans {current}"
+        case "aligning":
+            return f"Aligning scans {current}" if event.total else "Aligning scans"
+        case "validation":
+            return f"Validating case {current}"
+        case "preview":
+            return "Updating preview"
+        case "training":
+            return "Training"
+        case "finishing":
+            return "Finishing"
+    return "Starting training"
