@@ -23,6 +23,17 @@ DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
     (0.2, 0.3, 1, 0.85),
     (0.5, 0, 0.8, 1),
 )
+MAP_OPACITY = 0.85  # of disagreement
+DIFFERENCE_OPACITY = 0.85
+ADDED_COLOR = (0.0, 0.8, 1.0)
+MISSED_COLOR = (0.9, 0.0, 0.5)
+OTHER_STRUCTURE_COLOR = (1.0, 0.9, 0.2)
+
+
+def parse_color(text: str) -> tuple[float, float, float]:
+    """Convert a color like ``#56b4e9`` to red, green and blue from 0 to 1."""
+    red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
 
 
 def apply_colormap(
