@@ -1,4 +1,4 @@
-"""Colormaps of uncertainty and disagreement, for the window and for exported figures."""
+"""Colors of uncertainty, disagreement and differences, for the window and exported figures."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
     (1, 0.35, 0, 0.85),
     (0.85, 0, 0.1, 1),
 )
-DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
-    (0, 1, 1, 0),
-    (0, 0.8, 1, 0.55),
-    (0.2, 0.3, 1, 0.85),
-    (0.5, 0, 0.8, 1),
+# Colors that remain distinguishable from each other and from the default colors of structures with
+# protanopia and deuteranopia; a test computes this.
+DISAGREEMENT_COLOR = (0.369, 0.643, 1.0)  # light blue
+ADDED_COLOR = (0.039, 1.0, 0.937)  # cyan: only predicted
+MISSED_COLOR = (1.0, 0.996, 0.435)  # yellow: only labeled
+OTHER_STRUCTURE_COLOR = (0.365, 0.306, 0.78)  # indigo
+DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = tuple(
+    (*DISAGREEMENT_COLOR, opacity) for opacity in (0, 0.55, 0.85, 1)
 )
-MAP_OPACITY = 0.85  # of disagreement
-DIFFERENCE_OPACITY = 0.85
-ADDED_COLOR = (0.0, 0.8, 1.0)
-MISSED_COLOR = (0.9, 0.0, 0.5)
-OTHER_STRUCTURE_COLOR = (1.0, 0.9, 0.2)
+DISAGREEMENT_OPACITY = DIFFERENCE_OPACITY = 0.9  # with which they lie over the scan
 
 
 def parse_color(text: str) -> tuple[float, float, float]:

@@ -20,9 +20,10 @@ from napari_dycon.project.schema_version import check_schema_version
 
 Split = Literal["train", "validation"]
 
-# Okabe and Ito's colors, which are distinguishable with color blindness, without black; those
-# similar to the uncertainty colormap come last.
-PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
+# Distinguishable from each other, and with color blindness also from the colors of differences and
+# disagreement, for which blue, cyan and yellow are reserved; see ``core.colormaps``. Those similar
+# to the uncertainty colormap come last.
+PALETTE = ("#3f978a", "#d48e81", "#589b24", "#9b5163", "#6b6d3c", "#b49258", "#905800", "#e36800")
 
 
 class Status(enum.StrEnum):

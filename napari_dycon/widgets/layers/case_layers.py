@@ -17,8 +17,10 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.hotspots import RADIUS_MM
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
+from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.overlays import Overlays
@@ -113,12 +115,12 @@ class CaseLayers(PaintedLayers):
             self.viewer.dims.set_point(axis, index * case.image.spacing_mm[axis])
 
     def center_on(self, position_mm: tuple[float, float, float]) -> None:
-        """Move slices and camera to a position ``(z, y, x)`` in mm."""
+        """Show a region around ``(z, y, x)`` in mm: its slices, a circle, and pan if necessary."""
         self._deferred_steps.skip(self._center_on_case)
         self._move_to(position_mm)
-        if self.viewer.dims.ndisplay == 2:
-            displayed = [position_mm[axis] for axis in self.viewer.dims.displayed]
-            self.viewer.scene.camera.center = (0.0, *displayed)
+        self.marker.show(position_mm)
+        if self.viewer.dims.ndisplay == 2 and (case := self.session.case) is not None:
+            pan_to_region(self.viewer, position_mm, RADIUS_MM, case.image)
 
     def _move_to(self, position_mm: Sequence[float]) -> None:
         """Show the slices nearest to a position in mm."""

@@ -80,9 +80,19 @@ def build_prediction_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColorm
     """Build the colormap of a prediction's dashes: light variants of the structures, and dark."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT, DARK_DASH: DARK_DASH_COLOR}
     for info in classes:
-        light = [c + PREDICTION_WHITENESS * (1 - c) for c in parse_color(info.color)]
-        colors[info.value] = (*light, OPAQUE)
+        colors[info.value] = (*lighten(parse_color(info.color)), OPAQUE)
     return DirectLabelColormap(color_dict=colors)
+
+
+def lighten(color: Sequence[float]) -> tuple[float, float, float]:
+    """Mix a color with white, as for predictions."""
+    red, green, blue = (c + PREDICTION_WHITENESS * (1 - c) for c in color)
+    return red, green, blue
+
+
+def make_flat_colormap(color: Sequence[float]) -> Colormap:
+    """Create a colormap with one color for all values."""
+    return Colormap([(*color, OPAQUE)] * 2, name=f"flat {tuple(round(c, 3) for c in color)}")
 
 
 def build_difference_colormap() -> DirectLabelColormap:

@@ -13,7 +13,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.core.colormaps import DIFFERENCE_OPACITY, MAP_OPACITY
+from napari_dycon.core.colormaps import DIFFERENCE_OPACITY, DISAGREEMENT_OPACITY
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import (
@@ -58,7 +58,7 @@ class LayerStack(QObject):
         self.visible = {role: role not in HIDDEN_ROLES for role in ROLES}
         self.opacity = dict.fromkeys(ROLES, 1.0) | {
             "uncertainty": 0.6,
-            "disagreement": MAP_OPACITY,
+            "disagreement": DISAGREEMENT_OPACITY,
             "difference": DIFFERENCE_OPACITY,
             "proposal": 0.9,
         }
@@ -108,8 +108,15 @@ class LayerStack(QObject):
         with self.suppress_events():
             for layer in self.viewer.layers:
                 role = layer.metadata.get(METADATA_KEY, {}).get("role")
-                if role in SWITCHED_ROLES and layer.visible != self.is_shown(role):
-                    layer.visible = self.is_shown(role)
+                if role in SWITCHED_ROLES:
+                    is_shown = self.is_shown(role)
+                elif role == "surface":
+                    of = layer.metadata[METADATA_KEY]["of"]
+                    is_shown = self.is_3d and self.visible[of] and not self.are_overlays_hidden
+                else:
+                    continue
+                if layer.visible != is_shown:
+                    layer.visible = is_shown
 
     def toggle_overlays(self) -> None:
         """Hide everything but the scan, or show it again as before."""

@@ -91,7 +91,7 @@ class Overlays:
         self.threshold = threshold
         for role in MAP_COLORMAPS:
             if (layer := self._layers.find_layer(role)) is not None:
-                layer.contrast_limits = self._contrast_limits(role)
+                layer.contrast_limits = self.color_range(role)
 
     def update_difference(self, *_: object) -> None:
         """Recompute the difference of label and prediction, if it is shown."""
@@ -155,8 +155,8 @@ class Overlays:
             elif existing_layer is not None:
                 self._layers.assign_to_case(existing_layer, case, role)
                 existing_layer.data = data
-                if tuple(existing_layer.contrast_limits) != self._contrast_limits(role):
-                    existing_layer.contrast_limits = self._contrast_limits(role)
+                if tuple(existing_layer.contrast_limits) != self.color_range(role):
+                    existing_layer.contrast_limits = self.color_range(role)
                 self._reveal(existing_layer, role)
                 self._layers.apply_visibility()
             else:
@@ -165,7 +165,7 @@ class Overlays:
                     name=role,
                     colormap=MAP_COLORMAPS[role],
                     blending="translucent_no_depth",
-                    contrast_limits=self._contrast_limits(role),
+                    contrast_limits=self.color_range(role),
                     **self._layers.build_settings(case, role),
                 )
                 self._layers.insert(layer)
@@ -179,10 +179,13 @@ class Overlays:
         if role in self._opacity_before_hiding:
             layer.opacity = self._opacity_before_hiding.pop(role)
 
-    def _contrast_limits(self, role: str) -> tuple[float, float]:
-        """Contrast limits of a map: from the threshold, or higher (see ``MAX_TINTED_FRACTION``)."""
-        display_threshold = (
-            self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
-        )
-        low = max(self.threshold, min(display_threshold, 0.999))
+    def color_range(self, role: str) -> tuple[float, float]:
+        """Range of values that the colors of a map show.
+
+        It starts at the threshold, or above where much of the scan is uncertain; see
+        ``MAX_TINTED_FRACTION``.
+        """
+        case = self._session.case
+        minimum = case.display_thresholds.get(role, 0.0) if case else 0.0
+        low = max(self.threshold, min(minimum, 0.999))
         return low, max(1.0, low + 0.01)

@@ -48,6 +48,7 @@ def build_shortcuts(
 ) -> list[Shortcut]:
     """Build all shortcuts of the panel, in workflow order."""
     tools, brush, annotation = annotate.tools, annotate.brush, session.annotation
+    layers = annotate.layers
     shortcuts = [
         Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
@@ -79,6 +80,7 @@ def build_shortcuts(
         Shortcut("T", "show or hide the prediction", lambda: review.toggle_layer("prediction")),
         Shortcut("H", "show or hide the uncertainty", lambda: review.toggle_layer("uncertainty")),
         Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
+        Shortcut("Q", "hide everything but the scan, and show it again", layers.toggle_overlays),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [

@@ -190,6 +190,7 @@ def test_data_that_does_not_fit_is_rejected(clinician: Clinician) -> None:
     clinician.check_saved(*STROKES)
 
 
+@pytest.mark.filterwarnings("ignore:projection mode")
 def test_copies_of_other_layers_are_not_taken_for_them(clinician: Clinician) -> None:
     viewer, layers = clinician.viewer, clinician.layers
     viewer.layers.selection = {layers.find_layer("prediction"), layers.find_layer("uncertainty")}
