@@ -17,22 +17,24 @@ UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
     (1, 0.35, 0, 0.85),
     (0.85, 0, 0.1, 1),
 )
-# Colors that remain distinguishable from each other and from the default colors of structures with
-# protanopia and deuteranopia; a test computes this.
-DISAGREEMENT_COLOR = (0.369, 0.643, 1.0)  # light blue
-ADDED_COLOR = (0.039, 1.0, 0.937)  # cyan: only predicted
-MISSED_COLOR = (1.0, 0.996, 0.435)  # yellow: only labeled
-OTHER_STRUCTURE_COLOR = (0.365, 0.306, 0.78)  # indigo
-DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = tuple(
-    (*DISAGREEMENT_COLOR, opacity) for opacity in (0, 0.55, 0.85, 1)
-)
-DISAGREEMENT_OPACITY = DIFFERENCE_OPACITY = 0.9  # with which they lie over the scan
 
 
 def parse_color(text: str) -> tuple[float, float, float]:
     """Convert a color like ``#56b4e9`` to red, green and blue from 0 to 1."""
     red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return red, green, blue
+
+
+# Colors that remain distinguishable from each other and from the default colors of structures with
+# protanopia and deuteranopia; a test computes this.
+DISAGREEMENT_COLOR = parse_color("#4982ff")
+ADDED_COLOR = parse_color("#00dffd")  # cyan: only predicted
+MISSED_COLOR = parse_color("#fffb5a")  # yellow: only labeled
+OTHER_STRUCTURE_COLOR = parse_color("#4414bf")  # indigo
+DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = tuple(
+    (*DISAGREEMENT_COLOR, opacity) for opacity in (0, 0.55, 0.85, 1)
+)
+DISAGREEMENT_OPACITY = DIFFERENCE_OPACITY = 0.9  # with which they lie over the scan
 
 
 def apply_colormap(

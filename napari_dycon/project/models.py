@@ -23,7 +23,7 @@ Split = Literal["train", "validation"]
 # Distinguishable from each other, and with color blindness also from the colors of differences and
 # disagreement, for which blue, cyan and yellow are reserved; see ``core.colormaps``. Those similar
 # to the uncertainty colormap come last.
-PALETTE = ("#3f978a", "#d48e81", "#589b24", "#9b5163", "#6b6d3c", "#b49258", "#905800", "#e36800")
+PALETTE = ("#408a7c", "#c39298", "#589133", "#9b5760", "#586242", "#9e895c", "#97540e", "#f84400")
 
 
 class Status(enum.StrEnum):

@@ -7,6 +7,7 @@ from functools import partial
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractSpinBox,
     QCheckBox,
     QDoubleSpinBox,
     QGridLayout,
@@ -34,11 +35,12 @@ ROLE_TEXTS = {
     "difference": ("Difference", "Where label and prediction differ"),
 }
 DIFFERENCE_LEGEND = (
-    ("only predicted", ADDED_COLOR),
-    ("only labeled", MISSED_COLOR),
-    ("other structure", OTHER_STRUCTURE_COLOR),
+    ("predicted only", ADDED_COLOR),
+    ("label only", MISSED_COLOR),
+    ("different", OTHER_STRUCTURE_COLOR),
 )
 SWATCH_PX = 10
+NUMBER_MARGIN_PX = 16
 N_COLUMNS = 3
 
 
@@ -78,6 +80,7 @@ class OverlayControls(QWidget):
         number = QSpinBox()
         number.setRange(0, 100)
         number.setSuffix(" %")
+        make_compact(number)
         number.setValue(round(self._layers.opacity[role] * 100))
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.setRange(0, 100)
@@ -99,6 +102,7 @@ class OverlayControls(QWidget):
         self.threshold.setRange(0.0, 1.0)
         self.threshold.setSingleStep(0.05)
         self.threshold.setDecimals(2)
+        make_compact(self.threshold)
         self.threshold.setValue(self._layers.overlays.threshold)
         self.threshold_slider = QSlider(Qt.Orientation.Horizontal)
         self.threshold_slider.setRange(0, 100)
@@ -108,9 +112,10 @@ class OverlayControls(QWidget):
             control.setAccessibleName("Uncertainty threshold")
         self.threshold.valueChanged.connect(self._on_threshold_changed)
         self.threshold_slider.valueChanged.connect(lambda v: self.threshold.setValue(v / 100))
-        row = grid.rowCount()
-        for column, control in enumerate((label, self.threshold_slider, self.threshold)):
-            grid.addWidget(control, row, column)
+        line = QHBoxLayout()
+        for control in (label, self.threshold_slider, self.threshold):
+            line.addWidget(control)
+        grid.addLayout(line, grid.rowCount(), 0, 1, N_COLUMNS)
 
     def _on_threshold_changed(self, value: float) -> None:
         with signals_blocked(self.threshold_slider):
@@ -123,11 +128,18 @@ class OverlayControls(QWidget):
             self.toggles[role].setChecked(visible)
 
 
+def make_compact(number: QAbstractSpinBox) -> None:
+    """Leave the width to the slider beside a number; arrow keys and wheel still change it."""
+    number.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
+    number.setAlignment(Qt.AlignmentFlag.AlignRight)
+    number.setFixedWidth(number.fontMetrics().horizontalAdvance("100 %") + NUMBER_MARGIN_PX)
+
+
 def make_difference_legend() -> QWidget:
     """Create a line with the colors of differences and what they mean."""
     result = QWidget()
     line = QHBoxLayout(result)
-    line.setContentsMargins(20, 0, 0, 0)
+    line.setContentsMargins(18, 0, 0, 0)
     line.setSpacing(4)
     for text, color in DIFFERENCE_LEGEND:
         swatch, pixmap = QLabel(), QPixmap(SWATCH_PX, SWATCH_PX)
