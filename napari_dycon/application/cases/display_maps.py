@@ -1,7 +1,7 @@
 """Uncertainty maps as they are displayed, without artifacts of the network.
 
 - A network at half resolution upsamples by transposed convolutions, which leave a checkerboard with
-  a period of one of its cells, mostly while it is young. A Gaussian of that size removes it.
+  a period of one of its cells, mostly while it is young. A low-pass filter of that size removes it.
 - Convolutions pad with zeros, so that a network is uncertain along the faces of a scan, and where
   padding surrounds a scan. Both are cleared, except where a predicted structure extends there.
 
@@ -23,6 +23,7 @@ SIGMA_CELLS = 0.45  # a period of one cell is reduced to 2 %
 MAX_SIGMA_VOXELS = 2.0
 MIN_SIGMA_VOXELS = 0.2  # below, a Gaussian has no effect
 TRUNCATE_SIGMAS = 2.5
+EXACT_CELL_TOLERANCE = 0.2
 MAX_COARSENING = 4.0  # largest voxel of a network, in voxels of the scan
 DisplayMap = npt.NDArray[np.float16]
 
@@ -71,11 +72,38 @@ def make_display_map(
             _clear_face(result, prediction, axis, slice(span.stop - width, None), width)
     for axis, cell in enumerate(cell_voxels):
         sigma = min(SIGMA_CELLS * cell, MAX_SIGMA_VOXELS)
-        if sigma >= MIN_SIGMA_VOXELS and values.shape[axis] > 1:
+        if values.shape[axis] == 1 or sigma < MIN_SIGMA_VOXELS:
+            continue
+        if abs(cell - 2.0) < EXACT_CELL_TOLERANCE:
+            _smooth_pairs(result, axis)
+        else:
             result = ndimage.gaussian_filter1d(
                 result, sigma, axis=axis, mode="nearest", truncate=TRUNCATE_SIGMAS
             )
     return result.astype(np.float16)
+
+
+def _smooth_pairs(values: npt.NDArray[np.float32], axis: int) -> None:
+    """Filter in place with (1, 2, 1) / 4, which removes a period of two voxels exactly.
+
+    Going through slices, which stay in the processor's cache, takes a fraction of the time of a
+    Gaussian.
+    """
+    if axis == 0:
+        previous = values[0].copy()
+        for index in range(len(values)):
+            current = values[index].copy()
+            following = values[min(index + 1, len(values) - 1)]
+            values[index] = 0.25 * (previous + following) + 0.5 * current
+            previous = current
+        return
+    for plane in values:
+        lines = plane if axis == 1 else plane.T
+        smooth = 0.5 * lines
+        smooth[1:] += 0.25 * lines[:-1]
+        smooth[:-1] += 0.25 * lines[1:]
+        smooth[[0, -1]] += 0.25 * lines[[0, -1]]
+        lines[...] = smooth
 
 
 def find_content(scan: Array) -> tuple[slice, ...]:

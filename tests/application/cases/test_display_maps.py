@@ -29,8 +29,9 @@ def test_the_checkerboard_of_half_resolution_disappears(scan: Any) -> None:
     d, h, w = np.indices(SHAPE)
     board = ((d + h + w) % 2).astype(np.float32)  # period of one cell along each axis
     dots = ((d % 2 == 0) & (h % 2 == 0) & (w % 2 == 0)).astype(np.float32)
-    for pattern in (board, dots):
-        shown = make_display_map(pattern, None, scan, HALF)[8:-8, 8:-8, 8:-8].astype(float)
+    coarse = np.kron(board[:20, :24, :22], np.ones((2, 2, 2), np.float32))  # a coarser network
+    for pattern, cells in ((board, HALF), (dots, HALF), (coarse, (4.0, 4.0, 4.0))):
+        shown = make_display_map(pattern, None, scan, cells)[8:-8, 8:-8, 8:-8].astype(float)
         assert pattern.std() > 0.3
         assert shown.std() < 0.04 * pattern.std() + 1e-3
         assert shown.mean() == pytest.approx(pattern.mean(), abs=0.01)
@@ -76,7 +77,7 @@ def test_structures_that_leave_the_scan_keep_their_uncertainty(scan: Any) -> Non
     prediction[10:20, :8, 10:20] = 1
     shown = make_display_map(values, prediction, scan, HALF)
     assert float(shown[15, 0, 15]) > 0.5
-    assert float(shown[35, 0, 38]) == 0
+    assert float(shown[35, 0, 38]) < 0.05
 
 
 def test_few_thick_slices_are_not_cleared() -> None:
@@ -122,7 +123,7 @@ def test_loading_keeps_the_maps_on_disk_and_the_ranking(project: Project) -> Non
     project.predictions.write(run.id, case_id, np.zeros(shape, np.uint8), values, values / 2)
     case = load_case(project, case_id).case
     assert set(case.display_maps) == {"uncertainty", "disagreement"}
-    assert float(case.display_maps["uncertainty"][0].max()) == 0
+    assert float(case.display_maps["uncertainty"][0].max()) < 0.05
     assert case.uncertainty is not None
     assert float(case.uncertainty[0].max()) > 0.85  # scores and regions use what is stored
     stored = project.predictions.read(run.id, case_id, "uncertainty")
