@@ -24,6 +24,7 @@ MAX_SIGMA_VOXELS = 2.0
 MIN_SIGMA_VOXELS = 0.2  # below, a Gaussian has no effect
 TRUNCATE_SIGMAS = 2.5
 EXACT_CELL_TOLERANCE = 0.2
+FACE_CELLS = 2.0  # cleared at each face
 MAX_COARSENING = 4.0  # largest voxel of a network, in voxels of the scan
 DisplayMap = npt.NDArray[np.float16]
 
@@ -66,7 +67,7 @@ def make_display_map(
     result: npt.NDArray[Any] = values.astype(np.float32)  # a copy
     content = find_content(scan)
     for axis, (cell, span) in enumerate(zip(cell_voxels, content, strict=True)):
-        width = max(round(cell), 1)
+        width = max(round(FACE_CELLS * cell), 1)
         if span.stop - span.start > 4 * width:  # few thick slices are all near a face
             _clear_face(result, prediction, axis, slice(0, span.start + width), width)
             _clear_face(result, prediction, axis, slice(span.stop - width, None), width)
@@ -136,7 +137,7 @@ def _clear_face(
     start, stop, _ = span.indices(size)
     wider = slice(max(start - width, 0), min(stop + width, size))
     is_structure: Mask = np.any(prediction[_select(axis, wider)] > 0, axis=axis)
-    is_near = ndimage.maximum_filter(is_structure, 4 * width + 1)
+    is_near = ndimage.maximum_filter(is_structure, 2 * width + 1)
     slab[...] = np.where(np.expand_dims(is_near, axis), slab, 0)
 
 

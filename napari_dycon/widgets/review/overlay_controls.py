@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QCheckBox,
@@ -39,8 +39,8 @@ DIFFERENCE_LEGEND = (
     ("label only", MISSED_COLOR),
     ("different", OTHER_STRUCTURE_COLOR),
 )
-SWATCH_PX = 10
-NUMBER_MARGIN_PX = 16
+NUMBER_MARGIN_PX = 8
+LEGEND_INDENT_PX = 2
 N_COLUMNS = 3
 
 
@@ -132,21 +132,19 @@ def make_compact(number: QAbstractSpinBox) -> None:
     """Leave the width to the slider beside a number; arrow keys and wheel still change it."""
     number.setButtonSymbols(QAbstractSpinBox.ButtonSymbols.NoButtons)
     number.setAlignment(Qt.AlignmentFlag.AlignRight)
-    number.setFixedWidth(number.fontMetrics().horizontalAdvance("100 %") + NUMBER_MARGIN_PX)
+    width = number.fontMetrics().horizontalAdvance("100 %") + NUMBER_MARGIN_PX
+    # The style sheet of napari takes precedence over the size of the widget.
+    number.setStyleSheet(f"min-width: {width}px; max-width: {width}px; padding: 1px;")
 
 
-def make_difference_legend() -> QWidget:
+def make_difference_legend() -> QLabel:
     """Create a line with the colors of differences and what they mean."""
-    result = QWidget()
-    line = QHBoxLayout(result)
-    line.setContentsMargins(18, 0, 0, 0)
-    line.setSpacing(4)
+    items = []
     for text, color in DIFFERENCE_LEGEND:
-        swatch, pixmap = QLabel(), QPixmap(SWATCH_PX, SWATCH_PX)
-        pixmap.fill(QColor.fromRgbF(*color))
-        swatch.setPixmap(pixmap)
-        line.addWidget(swatch)
-        line.addWidget(QLabel(text))
-        line.addSpacing(6)
-    line.addStretch(1)
+        name = QColor.fromRgbF(*color).name()
+        items.append(f'<span style="color: {name}">■</span> {text}')
+    result = QLabel("&nbsp; ".join(items))
+    result.setTextFormat(Qt.TextFormat.RichText)
+    result.setToolTip("Colors of the difference between label and prediction")
+    result.setIndent(LEGEND_INDENT_PX)
     return result
