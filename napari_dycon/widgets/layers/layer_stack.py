@@ -24,6 +24,7 @@ from napari_dycon.widgets.layers.colormaps import (
     build_proposal_colormap,
     have_same_colors,
 )
+from napari_dycon.widgets.layers.napari_internals import set_rows_hidden
 
 AXIS_LABELS = ("superior", "posterior", "left")
 METADATA_KEY = "napari_dycon"
@@ -117,6 +118,16 @@ class LayerStack(QObject):
                     continue
                 if layer.visible != is_shown:
                     layer.visible = is_shown
+        set_rows_hidden(self.viewer, self._list_unlisted())
+
+    def _list_unlisted(self) -> list[Layer]:
+        """Layers that are kept for later only, and would be clutter in napari's list."""
+        unlisted = []
+        for layer in self.viewer.layers:
+            role = layer.metadata.get(METADATA_KEY, {}).get("role")
+            if role in self.empty_roles or (role == "surface" and not self.is_3d):
+                unlisted.append(layer)
+        return unlisted
 
     def toggle_overlays(self) -> None:
         """Hide everything but the scan, or show it again as before."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from napari._qt.containers._base_item_model import ItemRole
 from napari._vispy.utils.gl import _opengl_context
 from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QApplication, QLabel
@@ -160,6 +161,23 @@ def is_software_renderer() -> bool:
     with _opengl_context():
         name = str(gl.glGetParameter(gl.GL_RENDERER)).lower()
     return any(word in name for word in SOFTWARE_RENDERERS)
+
+
+def set_rows_hidden(viewer: Any, hidden: Sequence[Layer]) -> None:
+    """Hide the rows of some layers in napari's list, and show all others.
+
+    A viewer without a window has no list.
+    """
+    window = getattr(getattr(viewer, "__wrapped__", viewer), "window", None)
+    if window is None:
+        return
+    view = window._qt_viewer.layers
+    model = view.model()
+    for row in range(model.rowCount()):
+        layer = model.index(row, 0).data(ItemRole)
+        is_hidden = any(layer is other for other in hidden)
+        if view.isRowHidden(row) != is_hidden:
+            view.setRowHidden(row, is_hidden)
 
 
 def share_history(source: Labels, target: Labels) -> None:

@@ -18,6 +18,7 @@ from napari_dycon.widgets.layers.layer_stack import METADATA_KEY, LayerStack
 from napari_dycon.widgets.layers.napari_internals import is_software_renderer
 
 OPACITY = {"label": 1.0, "prediction": 0.45}
+ORIENTATION = ("away", "down", "right")  # napari's own shows mirror images in 3D
 UPDATE_MS = 400  # after an edit in the 3D view
 MAX_FACES_SOFTWARE = 40_000  # without a graphics card
 COMPUTING_TEXT = "Computing surfaces…"
@@ -41,6 +42,8 @@ class Surfaces(QObject):
         self._session = layers.session
         self._viewer = layers.viewer
         self._was_visible: dict[Layer, bool] = {}  # channels of the scan
+        self._orientation: Any = None  # of the camera in 2D
+        self._viewed_case: str | None = None  # case that was seen from the front
         self._request_id = 0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -79,6 +82,10 @@ class Surfaces(QObject):
                 self._was_visible.setdefault(image, image.visible)
                 image.visible = False
         self._layers.apply_visibility()
+        camera = self._viewer.scene.camera
+        if self._orientation is None:
+            self._orientation = camera.orientation
+        camera.orientation = ORIENTATION
         self._session.message.emit("info", COMPUTING_TEXT)
         self._timer.start(0)
 
@@ -93,6 +100,9 @@ class Surfaces(QObject):
                 if image in self._viewer.layers:
                     image.visible = was_visible
         self._was_visible = {}
+        if self._orientation is not None:
+            self._viewer.scene.camera.orientation = self._orientation
+            self._orientation = None
         self._layers.apply_visibility()
         self._session.message.emit("info", "")
 
@@ -155,6 +165,16 @@ class Surfaces(QObject):
             for layer in existing.values():
                 self._viewer.layers.remove(layer)
         self._layers.apply_visibility()
+        if self._viewed_case != case.id:
+            self._viewed_case = case.id
+            self._look_from_front()
+
+    def _look_from_front(self) -> None:
+        """Show the patient as a radiologist expects: from the front, head up, left on the right."""
+        self._viewer.reset_view(reset_camera_angle=False)
+        self._viewer.scene.camera.set_view_direction(
+            view_direction=(0, 1, 0), up_direction=(1, 0, 0)
+        )
 
     def _add(self, item: _NamedMesh, settings: dict[str, Any], colormap: Any) -> None:
         # Copies in other views, which show slices, are made while it is hidden.
