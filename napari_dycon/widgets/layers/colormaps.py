@@ -90,11 +90,6 @@ def lighten(color: Sequence[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def make_flat_colormap(color: Sequence[float]) -> Colormap:
-    """Create a colormap with one color for all values."""
-    return Colormap([(*color, OPAQUE)] * 2, name=f"flat {tuple(round(c, 3) for c in color)}")
-
-
 def build_difference_colormap() -> DirectLabelColormap:
     """Build the colormap of differences; see ``core.colormaps``."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}

@@ -36,12 +36,11 @@ ROLES = (  # bottom to top
     "proposal",
     "label",
     "difference",
-    "surface",
     "marker",
     "roi",
 )
 HIDDEN_ROLES = ("disagreement", "difference")  # until the user shows them
-SWITCHED_ROLES = tuple(role for role in ROLES if role not in ("image", "surface"))
+SWITCHED_ROLES = tuple(role for role in ROLES if role != "image")
 
 
 class LayerStack(QObject):
@@ -65,7 +64,6 @@ class LayerStack(QObject):
         }
         self.empty_roles: set[str] = set()  # roles whose layer exists without content
         self.are_overlays_hidden = False  # for a look at the scan alone
-        self.is_3d = False  # surfaces are shown instead of all other layers
         self.show_unannotated = False
         self.is_filled = True  # labels, with an outline
         self._is_suppressed = False
@@ -101,7 +99,7 @@ class LayerStack(QObject):
             self.visible[role]
             and role not in self.empty_roles
             and not (role == "uncertainty" and has_difference)
-            and (role == "image" or not (self.are_overlays_hidden or self.is_3d))
+            and (role == "image" or not self.are_overlays_hidden)
         )
 
     def apply_visibility(self) -> None:
@@ -109,25 +107,17 @@ class LayerStack(QObject):
         with self.suppress_events():
             for layer in self.viewer.layers:
                 role = layer.metadata.get(METADATA_KEY, {}).get("role")
-                if role in SWITCHED_ROLES:
-                    is_shown = self.is_shown(role)
-                elif role == "surface":
-                    of = layer.metadata[METADATA_KEY]["of"]
-                    is_shown = self.is_3d and self.visible[of] and not self.are_overlays_hidden
-                else:
-                    continue
-                if layer.visible != is_shown:
-                    layer.visible = is_shown
+                if role in SWITCHED_ROLES and layer.visible != self.is_shown(role):
+                    layer.visible = self.is_shown(role)
         set_rows_hidden(self.viewer, self._list_unlisted())
 
     def _list_unlisted(self) -> list[Layer]:
         """Layers that are kept for later only, and would be clutter in napari's list."""
-        unlisted = []
-        for layer in self.viewer.layers:
-            role = layer.metadata.get(METADATA_KEY, {}).get("role")
-            if role in self.empty_roles or (role == "surface" and not self.is_3d):
-                unlisted.append(layer)
-        return unlisted
+        return [
+            layer
+            for layer in self.viewer.layers
+            if layer.metadata.get(METADATA_KEY, {}).get("role") in self.empty_roles
+        ]
 
     def toggle_overlays(self) -> None:
         """Hide everything but the scan, or show it again as before."""
@@ -180,10 +170,10 @@ class LayerStack(QObject):
         """Remember when a layer is shown or hidden in napari's own list."""
 
         def on_visible_changed(_: object) -> None:
-            role = layer.metadata[METADATA_KEY]["role"]
-            if not self._is_suppressed and layer.visible != self.visible[role]:
-                self.set_visible(role, layer.visible)
-                self.visibility_toggled.emit(role, layer.visible)
+            role, visible = layer.metadata[METADATA_KEY]["role"], layer.visible
+            if not self._is_suppressed and visible != self.visible[role]:
+                self.set_visible(role, visible)
+                self.visibility_toggled.emit(role, visible)
 
         layer.events.visible.connect(on_visible_changed)
 

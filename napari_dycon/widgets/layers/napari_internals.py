@@ -6,29 +6,18 @@ modules use the public names defined here.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from napari._qt.containers._base_item_model import ItemRole
-from napari._vispy.utils.gl import _opengl_context
 from napari.layers import Labels, Layer
 from qtpy.QtWidgets import QApplication, QLabel
-from vispy.gloo import gl
 
 from napari_dycon.core.types import Box, LabelArray, Mask
 
 SPINNER_SPEED_PERCENT = 8
-SOFTWARE_RENDERERS = (
-    "llvmpipe",
-    "softpipe",
-    "swrast",
-    "swiftshader",
-    "gdi generic",
-    "basic render",
-)
 
 
 class NapariTypeMixin:
@@ -153,14 +142,6 @@ def find_borders(labels: npt.NDArray[Any], thickness: int) -> Mask:
 def set_locked(layer: Layer, is_locked: bool) -> None:
     """Lock a layer against deletion and conversion by napari's menus (new in napari 0.9)."""
     layer.locked = is_locked
-
-
-@functools.cache
-def is_software_renderer() -> bool:
-    """Whether OpenGL draws on the processor, which is slow in 3D."""
-    with _opengl_context():
-        name = str(gl.glGetParameter(gl.GL_RENDERER)).lower()
-    return any(word in name for word in SOFTWARE_RENDERERS)
 
 
 def set_rows_hidden(viewer: Any, hidden: Sequence[Layer]) -> None:

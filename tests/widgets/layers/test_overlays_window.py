@@ -1,4 +1,4 @@
-"""Overlays, region marker and 3D view in the real window."""
+"""Overlays and region marker in the real window."""
 
 from __future__ import annotations
 
@@ -118,72 +118,6 @@ def test_toggles_numbers_and_flash(opened_panel: Any, qtbot: Any) -> None:
     assert marker.visible
     label.paint((3, 3, 3), 1)
     assert not marker.visible
-
-
-def test_surfaces_replace_everything_in_3d(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
-    layers, session = panel.layers, panel.session
-    label = layers.find_layer("label")
-    label.brush_size = 7
-    label.n_edit_dimensions = 3
-    label.paint((10, 10, 10), 1)
-    label.mode = "paint"
-    panel.review.toggles["disagreement"].setChecked(True)
-    qtbot.wait(100)
-    before = {layer.name: layer.visible for layer in viewer.layers}
-    ranges = tuple(viewer.dims.range)
-    orientation = viewer.scene.camera.orientation
-
-    def surfaces() -> dict[str, Any]:
-        return {
-            layer.metadata["napari_dycon"]["of"]: layer for layer in layers.find_layers("surface")
-        }
-
-    viewer.dims.ndisplay = 3
-    assert not [layer.name for layer in viewer.layers if layer.visible]
-    qtbot.waitUntil(
-        lambda: set(surfaces()) == {"label", "prediction"} and surfaces()["label"].visible,
-        timeout=20_000,
-    )
-    assert {layer for layer in viewer.layers if layer.visible} == set(surfaces().values())
-    center = surfaces()["label"].data[0].mean(axis=0)
-    assert np.allclose(center, 10, atol=0.5)
-    assert not np.allclose(
-        surfaces()["label"].colormap.colors[0], surfaces()["prediction"].colormap.colors[0]
-    )
-    panel.review.toggles["prediction"].setChecked(False)
-    assert not surfaces()["prediction"].visible
-    panel.review.toggles["prediction"].setChecked(True)
-
-    # Head up, and the patient's left on the right.
-    visual = viewer.window._qt_viewer.canvas.layer_to_visual[surfaces()["label"]]
-
-    def locate(z: float, y: float, x: float) -> Any:
-        place = visual.node.transforms.get_transform("visual", "canvas").map([x, y, z, 1])
-        return (place / place[3])[:2]
-
-    origin = locate(10, 10, 10)
-    assert locate(14, 10, 10)[1] < origin[1] - 1
-    assert locate(10, 10, 14)[0] > origin[0] + 1
-
-    viewer.dims.ndisplay = 2
-    qtbot.wait(100)
-    assert {layer.name: layer.visible for layer in viewer.layers if layer.name in before} == before
-    assert not any(layer.visible for layer in surfaces().values())
-    assert tuple(viewer.dims.range) == ranges  # the sliders are those of the scan
-    assert viewer.scene.camera.orientation == orientation
-    assert label.mode == "paint"
-    label.paint((4, 4, 4), 1)
-    label.undo()
-    label.undo()
-    assert not (session.case.label == 1).any()
-    label.paint((14, 12, 12), 1)
-    viewer.dims.ndisplay = 3  # surfaces follow edits
-    qtbot.waitUntil(
-        lambda: np.allclose(surfaces()["label"].data[0].mean(axis=0), (14, 12, 12), atol=0.5),
-        timeout=20_000,
-    )
-    viewer.dims.ndisplay = 2
 
 
 @pytest.mark.parametrize(
