@@ -37,6 +37,8 @@ class ActiveCase:
     is_head: bool = False  # a CT of the head
     # Values above which the maps are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    # The maps without artifacts of the network, by kind; see ``cases.display_maps``.
+    display_maps: dict[str, npt.NDArray[np.float16]] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
     name: str = ""  # that the user chose instead of the id

@@ -104,6 +104,7 @@ class Review:
                     updated.hotspots,
                     updated.display_thresholds,
                 )
+                case.display_maps = updated.display_maps
                 self._hotspot_index = -1
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)

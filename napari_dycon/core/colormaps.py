@@ -1,4 +1,4 @@
-"""Colormaps of uncertainty and disagreement, for the window and for exported figures."""
+"""Colors of uncertainty, disagreement and differences, for the window and exported figures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,24 @@ UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
     (1, 0.35, 0, 0.85),
     (0.85, 0, 0.1, 1),
 )
-DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
-    (0, 1, 1, 0),
-    (0, 0.8, 1, 0.55),
-    (0.2, 0.3, 1, 0.85),
-    (0.5, 0, 0.8, 1),
+
+
+def parse_color(text: str) -> tuple[float, float, float]:
+    """Convert a color like ``#56b4e9`` to red, green and blue from 0 to 1."""
+    red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
+
+
+# Colors that remain distinguishable from each other and from the default colors of structures with
+# protanopia and deuteranopia; a test computes this.
+DISAGREEMENT_COLOR = parse_color("#4982ff")
+ADDED_COLOR = parse_color("#00dffd")  # cyan: only predicted
+MISSED_COLOR = parse_color("#fffb5a")  # yellow: only labeled
+OTHER_STRUCTURE_COLOR = parse_color("#4414bf")  # indigo
+DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = tuple(
+    (*DISAGREEMENT_COLOR, opacity) for opacity in (0, 0.55, 0.85, 1)
 )
+DISAGREEMENT_OPACITY = DIFFERENCE_OPACITY = 0.9  # with which they lie over the scan
 
 
 def apply_colormap(

@@ -30,9 +30,10 @@ from napari_dycon.project.schema_version import check_schema_version
 Split = Literal["train", "validation"]
 MAX_NAME_LENGTH = 150  # of the name that is shown for a case
 
-# Okabe and Ito's colors, which are distinguishable with color blindness, without black; those
-# similar to the uncertainty colormap come last.
-PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
+# Distinguishable from each other, and with color blindness also from the colors of differences and
+# disagreement, for which blue, cyan and yellow are reserved; see ``core.colormaps``. Those similar
+# to the uncertainty colormap come last.
+PALETTE = ("#408a7c", "#c39298", "#589133", "#9b5760", "#586242", "#9e895c", "#97540e", "#f84400")
 
 
 class Status(enum.StrEnum):

@@ -117,5 +117,6 @@ def _count_bytes(case: ActiveCase) -> int:
         case.prediction,
         case.uncertainty,
         case.disagreement,
+        *case.display_maps.values(),
     )
     return sum(array.nbytes for array in arrays if array is not None)

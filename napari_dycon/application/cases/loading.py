@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.cases.display_maps import get_cell_mm, make_display_map
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.errors import UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
 
@@ -65,10 +67,12 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             uncertainty,
             disagreement,
         )
+        case.display_maps = _make_display_maps(project, case, run)
         case.display_thresholds = {
-            kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
-            for kind in ("uncertainty", "disagreement")
-            if (array := getattr(case, kind)) is not None
+            kind: float(
+                np.quantile(array[::2, ::2, ::2].astype(np.float32), 1.0 - MAX_TINTED_FRACTION)
+            )
+            for kind, array in case.display_maps.items()
         }
         case.hotspots = (
             []
@@ -76,3 +80,19 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             else find_hotspots(case.uncertainty, case.image.spacing_mm)
         )
     return case
+
+
+def _make_display_maps(
+    project: Project, case: ActiveCase, run: str
+) -> dict[str, npt.NDArray[np.float16]]:
+    spacing = case.image.spacing_mm
+    try:
+        config = project.runs.get(run).read_config()
+    except DyconError:  # the prediction of a run that was removed
+        config = {}
+    cells = [c / s for c, s in zip(get_cell_mm(config, spacing), spacing, strict=True)]
+    return {
+        kind: make_display_map(values, case.prediction, case.get_channel(0), cells)
+        for kind in ("uncertainty", "disagreement")
+        if (values := getattr(case, kind)) is not None
+    }

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.hotspots import RADIUS_MM
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
-from napari_dycon.widgets.layers.colormaps import build_label_colormap, have_same_colors
+from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.intensity_window import IntensityWindow
 from napari_dycon.widgets.layers.label_layer import CaseLabels
@@ -45,7 +45,6 @@ class CaseLayers(PaintedLayers):
         super().__init__(session, viewer, parent, is_window_visible)
         self.overlays = Overlays(self)
         self.roi = RoiController(self)
-        self.show_unannotated = False
         self.intensity_window = IntensityWindow(self)
         self._connections = (
             (session.case_shown, self._show_case),
@@ -53,12 +52,11 @@ class CaseLayers(PaintedLayers):
             (session.label_edited, self._on_label_edited),
             (session.label_saved, self.overlays.update_difference),
             (session.project_changed, self._on_project_changed),
-            (session.cases_changed, self._update_colormaps),
+            (session.cases_changed, self.update_colormaps),
             (session.annotation.proposal_changed, self.overlays.show_proposal),
         )
         for signal, slot in self._connections:
             signal.connect(slot)
-        viewer.layers.events.removed.connect(self._on_layer_removed)
         self._deferred_steps = DeferredSteps(self)
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(session.save_label)
@@ -78,20 +76,17 @@ class CaseLayers(PaintedLayers):
         for signal, slot in self._connections:
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
-        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
 
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, for this and later cases."""
+        super().set_visible(role, visible)
         if role == "difference":  # shown once it is computed
-            self.visible[role] = visible
             self.overlays.update_difference()
-        else:
-            super().set_visible(role, visible)
 
     def set_show_unannotated(self, show: bool) -> None:
         """Highlight unannotated voxels."""
         self.show_unannotated = show
-        self._update_colormaps()
+        self.update_colormaps()
 
     def go_to_slice(self, index: int, axis: int) -> None:
         """Show a slice along an axis."""
@@ -102,12 +97,12 @@ class CaseLayers(PaintedLayers):
             self.viewer.dims.set_point(axis, index * case.image.spacing_mm[axis])
 
     def center_on(self, position_mm: tuple[float, float, float]) -> None:
-        """Move slices and camera to a position ``(z, y, x)`` in mm."""
+        """Show a region around ``(z, y, x)`` in mm: its slices, a circle, and pan if necessary."""
         self._deferred_steps.skip(self._center_on_case)
         self._move_to(position_mm)
-        if self.viewer.dims.ndisplay == 2:
-            displayed = [position_mm[axis] for axis in self.viewer.dims.displayed]
-            self.viewer.scene.camera.center = (0.0, *displayed)
+        self.marker.show(position_mm)
+        if self.viewer.dims.ndisplay == 2 and (case := self.session.case) is not None:
+            pan_to_region(self.viewer, position_mm, RADIUS_MM, case.image)
 
     def _move_to(self, position_mm: Sequence[float]) -> None:
         """Show the slices nearest to a position in mm."""
@@ -189,18 +184,22 @@ class CaseLayers(PaintedLayers):
             layer.describe_position = self.describe_position
             self.intensity_window.watch(layer)
             self.viewer.add_layer(layer)
+            self.guard.protect(layer)
         label = CaseLabels(
             case.label,
             image=case.get_channel(0),
             read_only=bool(self.session.edit_blocked_reason()),
+            keeps_array=True,
+            on_unknown_value=self._report_unknown_value,
             name="label",
-            colormap=self._build_colormap(),
+            colormap=self.build_colormap("label"),
             **self.build_settings(case, "label"),
         )
+        label.contour = 1
         label.describe_position = self.describe_position
         self.viewer.add_layer(label)
         self.track_visibility(label)
-        label.events.data.connect(self._on_data_replaced)
+        self.guard.protect(label)
         label.limits.history_stepped.connect(self.session.state.edit_undone.emit)
         self._restore_brush(label)
 
@@ -229,46 +228,8 @@ class CaseLayers(PaintedLayers):
 
     # ---- Colors -----------------------------------------------------------------------------
 
-    def _build_colormap(self) -> DirectLabelColormap:
-        return build_label_colormap(self.classes(), self.show_unannotated)
-
     def _on_project_changed(self, _: object) -> None:
         class_values = [c.value for c in self.classes()]
         if class_values and self.brush_value not in class_values:
             self.brush_value = class_values[0]
-        self._update_colormaps()
-
-    def _update_colormaps(self, *_: object) -> None:
-        colormap = self._build_colormap()
-        for role in ("label", "prediction", "proposal"):
-            layer = self.find_layer(role)
-            if layer is not None and not have_same_colors(layer.colormap, colormap):
-                layer.colormap = colormap
-
-    # ---- From the layers to the session ------------------------------------------------------
-
-    def _on_data_replaced(self, event: Any) -> None:
-        case, layer = self.session.case, event.source
-        if case is None or layer.data is case.label or self._is_suppressed:
-            return
-        if layer.data.shape == case.label.shape and layer.data.dtype == np.uint8:
-            case.label = layer.data
-        else:
-            self.session.message.emit(
-                "warning", "The data of the label layer was replaced; it is no longer saved."
-            )
-
-    def _on_layer_removed(self, event: Any) -> None:
-        """Save when the user removes the label layer; showing the case again restores it."""
-        case = self.session.case
-        if (
-            case is None
-            or self._is_suppressed
-            or getattr(event.value, "data", None) is not case.label
-        ):
-            return
-        self.session.save_label()
-        self.session.label_writer = None
-        self.session.message.emit(
-            "info", "The label layer was removed. Click the case again to restore it."
-        )
+        self.update_colormaps()

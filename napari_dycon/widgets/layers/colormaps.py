@@ -1,4 +1,4 @@
-"""Colors of labels, uncertainty maps and differences."""
+"""Colors of labels, predictions, uncertainty maps and differences."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_dycon.core.colormaps import DISAGREEMENT_COLORMAP, UNCERTAINTY_COLORMAP
+from napari_dycon.core.colormaps import (
+    ADDED_COLOR,
+    DISAGREEMENT_COLORMAP,
+    MISSED_COLOR,
+    OTHER_STRUCTURE_COLOR,
+    UNCERTAINTY_COLORMAP,
+    parse_color,
+)
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER_STRUCTURE
 from napari_dycon.project.models import ClassInfo
@@ -17,30 +25,75 @@ TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
 UNCERTAINTY_CMAP = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
 DISAGREEMENT_CMAP = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
+FILL_OPACITY = 0.35  # of the inside of labels, relative to their outline
+PREDICTION_WHITENESS = 0.65  # share of white in the light dashes of predictions
+DARK_DASH = 255  # value that predictions do not have; color of their dark dashes
+DARK_DASH_COLOR = (0.05, 0.05, 0.05, 1.0)
+OPAQUE = 1.0
 DIFFERENCE_COLORS = {
-    ADDED: (0.2, 0.8, 0.3, 1.0),
-    MISSED: (0.95, 0.15, 0.2, 1.0),
-    OTHER_STRUCTURE: (1.0, 0.8, 0.0, 1.0),
+    ADDED: ADDED_COLOR,
+    MISSED: MISSED_COLOR,
+    OTHER_STRUCTURE: OTHER_STRUCTURE_COLOR,
 }
 
 
 def build_label_colormap(
-    classes: Sequence[ClassInfo], show_unannotated: bool
+    classes: Sequence[ClassInfo], show_unannotated: bool, fill_opacity: float = FILL_OPACITY
 ) -> DirectLabelColormap:
-    """Build the colormap of a project's structures.
+    """Build the colormap of a label: inside and outline of each structure.
 
-    Unannotated voxels are transparent or tinted.
+    The outline of structure ``v`` has the value ``255 - v`` in the colormap, unless a structure
+    of the project has it; ``find_outline_values`` finds it by its opacity. Unannotated voxels are
+    transparent or tinted.
     """
+    values = {c.value for c in classes}
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors[UNANNOTATED] = UNANNOTATED_TINT if show_unannotated else TRANSPARENT
+    for info in classes:
+        color = parse_color(info.color)
+        has_outline = UNANNOTATED - info.value not in values
+        colors[info.value] = (*color, min(fill_opacity, 0.99) if has_outline else 0.99)
+        if has_outline:
+            colors[UNANNOTATED - info.value] = (*color, OPAQUE)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def find_outline_values(colormap: Any) -> npt.NDArray[np.uint8]:
+    """Values that display the outline of each value, ``(256,)``; the value itself without one."""
+    outline_values = np.arange(256, dtype=np.uint8)
+    colors = getattr(colormap, "color_dict", {})
+    for value in range(1, UNANNOTATED):
+        outline = colors.get(UNANNOTATED - value)
+        if outline is not None and value in colors and float(outline[3]) == OPAQUE:
+            outline_values[value] = UNANNOTATED - value
+    return outline_values
+
+
+def build_proposal_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColormap:
+    """Build a colormap with the opaque colors of the structures."""
+    colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT, UNANNOTATED: TRANSPARENT}
     colors.update({c.value: c.color for c in classes})
     return DirectLabelColormap(color_dict=colors)
 
 
+def build_prediction_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColormap:
+    """Build the colormap of a prediction's dashes: light variants of the structures, and dark."""
+    colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT, DARK_DASH: DARK_DASH_COLOR}
+    for info in classes:
+        colors[info.value] = (*lighten(parse_color(info.color)), OPAQUE)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def lighten(color: Sequence[float]) -> tuple[float, float, float]:
+    """Mix a color with white, as for predictions."""
+    red, green, blue = (c + PREDICTION_WHITENESS * (1 - c) for c in color)
+    return red, green, blue
+
+
 def build_difference_colormap() -> DirectLabelColormap:
-    """Build the colormap: green for added, red for missed voxels, yellow for another structure."""
+    """Build the colormap of differences; see ``core.colormaps``."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
-    colors.update(DIFFERENCE_COLORS)
+    colors.update({value: (*color, OPAQUE) for value, color in DIFFERENCE_COLORS.items()})
     return DirectLabelColormap(color_dict=colors)
 
 

@@ -1,15 +1,22 @@
-"""The label layer of a case: napari's Labels with an intensity-limited brush."""
+"""The label layer of a case: napari's Labels with outlines and an intensity-limited brush."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from psygnal import Signal
 
-from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray, Mask
+from napari_dycon.errors import LabelError
+from napari_dycon.widgets.layers.colormaps import DARK_DASH, find_outline_values
 from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
+
+MAX_VALUE = 255
+DASH_VOXELS = 4
 
 
 class OnLimited(Protocol):
@@ -41,18 +48,34 @@ class CaseLabels(ExtensibleLabels):
     """Labels of a scan; structures are painted only where intensities are within ``limits``.
 
     Painting background and erasing are never limited, so that errors can always be removed.
+    Structures are filled with an outline (``contour`` is 1) or filled only (0); their colormap has
+    both colors, see ``colormaps.build_label_colormap``.
 
     Parameters
     ----------
     image : (D, H, W), the channel whose intensities are compared
     read_only : the label cannot be edited
+    keeps_array : data that is assigned is copied into the array of the layer, as one undo step, and
+        rejected where it does not fit; strokes then always reach the array that is saved
+    on_unknown_value : called with a value that the layer cannot hold, when it is selected
     """
 
     def __init__(
-        self, data: Any, *, image: Array, read_only: bool = False, **settings: Any
+        self,
+        data: Any,
+        *,
+        image: Array,
+        read_only: bool = False,
+        keeps_array: bool = False,
+        on_unknown_value: Callable[[int], None] | None = None,
+        **settings: Any,
     ) -> None:
         self.is_read_only = read_only
+        self.keeps_array = False  # until the layer has its array
+        self.on_unknown_value = on_unknown_value
+        self._outline_values: tuple[Any, Array] | None = None  # colormap, and its outline values
         super().__init__(data, **settings)
+        self.keeps_array = keeps_array
         self.limits = PaintLimits(image)
 
     def show_case(self, data: Any, image: Array) -> None:
@@ -62,7 +85,66 @@ class CaseLabels(ExtensibleLabels):
         """
         self.clear_history()
         self.limits.image, self.limits.reference_label = image, None
-        self.data = data
+        self.replace_array(data)
+
+    @property
+    def data(self) -> Any:
+        """Array of the label, uint8 ``(D, H, W)``."""
+        return super().data
+
+    @data.setter
+    def data(self, data: Any) -> None:
+        if not self.keeps_array:
+            self.replace_array(data)
+        elif data is not self.data:
+            self._copy_into_array(np.asarray(data))
+
+    def _copy_into_array(self, values: Array) -> None:
+        """Copy a whole label into the array as one undo step.
+
+        Raises
+        ------
+        LabelError
+            The label has another shape, or values that a label cannot hold.
+        """
+        if values.shape != self.data.shape:
+            raise LabelError(
+                f"The label layer has the shape {self.data.shape}, the new data {values.shape}. "
+                "The label was not changed."
+            )
+        if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
+            raise LabelError(
+                f"A label has integer values, the new data is {values.dtype}. "
+                "The label was not changed."
+            )
+        if values.size and (values.min() < 0 or values.max() > MAX_VALUE):
+            raise LabelError(
+                f"A label has values from 0 to {MAX_VALUE}, the new data from {values.min()} to "
+                f"{values.max()}. The label was not changed."
+            )
+        box = bounding_box(self.data != values)
+        if box is not None:
+            self.write_region(box, values[box].astype(np.uint8))
+            self.refresh()
+
+    def reject_value(self, value: int) -> bool:
+        """Reject a value that does not fit into the array, such as that of napari's *new*."""
+        if 0 <= int(value) <= MAX_VALUE:
+            return False
+        if self.on_unknown_value is not None:
+            self.on_unknown_value(int(value))
+        return True
+
+    def draw_outline(
+        self,
+        labels: LabelArray,
+        is_outline: Mask,
+        origin: Sequence[int],  # noqa: ARG002 - of the superclass
+    ) -> Any:
+        """Fill structures and draw their outlines in the opaque variant of their color."""
+        if self._outline_values is None or self._outline_values[0] is not self.colormap:
+            self._outline_values = self.colormap, find_outline_values(self.colormap)
+        return np.where(is_outline, self._outline_values[1][labels], labels)
 
     def write_region(self, region: Box, values: LabelArray) -> None:
         """Write a box of voxels as one undo step; the caller refreshes the view."""
@@ -120,3 +202,19 @@ class CaseLabels(ExtensibleLabels):
     def brush_mm(self, diameter: float) -> None:
         # napari's brush of size n is 2 floor(n / 2) + 1 of the finest painted voxels wide.
         self.brush_size = max(2 * round((diameter / self.finest_painted_spacing - 1) / 2), 1)
+
+
+class PredictedLabels(ExtensibleLabels):
+    """A predicted segmentation as dashed outlines, light and dark in turn.
+
+    One of the two is visible on any scan, and neither is mistaken for the label's solid outline.
+    Without this class, a copy of the layer shows solid outlines.
+    """
+
+    def draw_outline(self, labels: LabelArray, is_outline: Mask, origin: Sequence[int]) -> Any:
+        """Draw the outlines of structures as dashes, and nothing inside."""
+        rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
+        # Along rows, columns and both diagonals, dashes alternate.
+        phase = (rows + origin[0] + 2 * (columns + origin[1])) // DASH_VOXELS
+        dashes = np.where(phase % 2 == 0, labels, np.uint8(DARK_DASH))
+        return np.where(is_outline & (labels != 0), dashes, 0).astype(labels.dtype)

@@ -9,25 +9,38 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, Signal
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.colormaps import DIFFERENCE_OPACITY, DISAGREEMENT_OPACITY
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.session import Session
+from napari_dycon.widgets.layers.colormaps import (
+    FILL_OPACITY,
+    build_difference_colormap,
+    build_label_colormap,
+    build_prediction_colormap,
+    build_proposal_colormap,
+    have_same_colors,
+)
+from napari_dycon.widgets.layers.napari_internals import set_rows_hidden
 
 AXIS_LABELS = ("superior", "posterior", "left")
 METADATA_KEY = "napari_dycon"
-ROLES = (
+ROLES = (  # bottom to top
     "image",
     "uncertainty",
     "disagreement",
     "prediction",
-    "difference",
     "proposal",
     "label",
+    "difference",
+    "marker",
     "roi",
 )
 HIDDEN_ROLES = ("disagreement", "difference")  # until the user shows them
+SWITCHED_ROLES = tuple(role for role in ROLES if role != "image")
 
 
 class LayerStack(QObject):
@@ -44,12 +57,16 @@ class LayerStack(QObject):
         self.session = session
         self.viewer = viewer
         self.visible = {role: role not in HIDDEN_ROLES for role in ROLES}
-        self.opacity = dict.fromkeys(ROLES, 0.6) | {
-            "image": 1.0,
-            "prediction": 0.4,
+        self.opacity = dict.fromkeys(ROLES, 1.0) | {
+            "uncertainty": 0.6,
+            "disagreement": DISAGREEMENT_OPACITY,
+            "difference": DIFFERENCE_OPACITY,
             "proposal": 0.9,
-            "roi": 1.0,
         }
+        self.empty_roles: set[str] = set()  # roles whose layer exists without content
+        self.are_overlays_hidden = False  # for a look at the scan alone
+        self.show_unannotated = False
+        self.is_filled = True  # labels, with an outline
         self._is_suppressed = False
         self._active_axis: int | None = None  # of the view that was used last
 
@@ -71,8 +88,46 @@ class LayerStack(QObject):
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, for this and later cases."""
         self.visible[role] = visible
-        if (layer := self.find_layer(role)) is not None:
-            layer.visible = visible
+        self.are_overlays_hidden = False
+        self.apply_visibility()
+
+    def is_shown(self, role: str) -> bool:
+        """Whether layers of a role are shown: as the user chose, unless something precludes it.
+
+        Colors of the uncertainty could be taken for differences, so both are not shown at once.
+        """
+        has_difference = self.visible["difference"] and "difference" not in self.empty_roles
+        return (
+            self.visible[role]
+            and role not in self.empty_roles
+            and not (role == "uncertainty" and has_difference)
+            and (role == "image" or not self.are_overlays_hidden)
+        )
+
+    def apply_visibility(self) -> None:
+        """Show or hide existing layers; napari redraws on every assignment."""
+        with self.suppress_events():
+            for layer in self.viewer.layers:
+                role = layer.metadata.get(METADATA_KEY, {}).get("role")
+                if role in SWITCHED_ROLES and layer.visible != self.is_shown(role):
+                    layer.visible = self.is_shown(role)
+        set_rows_hidden(self.viewer, self._list_unlisted())
+
+    def _list_unlisted(self) -> list[Layer]:
+        """Layers that are kept for later only, and would be clutter in napari's list."""
+        return [
+            layer
+            for layer in self.viewer.layers
+            if layer.metadata.get(METADATA_KEY, {}).get("role") in self.empty_roles
+        ]
+
+    def toggle_overlays(self) -> None:
+        """Hide everything but the scan, or show it again as before."""
+        self.are_overlays_hidden = not self.are_overlays_hidden
+        self.apply_visibility()
+        self.session.message.emit(
+            "info", "Overlays are hidden. Press Q to show them." if self.are_overlays_hidden else ""
+        )
 
     def set_opacity(self, role: str, opacity: float) -> None:
         """Set the opacity (0 to 1) of one kind of layer, for this and later cases."""
@@ -90,7 +145,7 @@ class LayerStack(QObject):
                 METADATA_KEY: {"case": case.id, "role": role, "source": case.image.source}
             },
             "opacity": self.opacity[role],
-            "visible": self.visible[role],
+            "visible": self.is_shown(role),
         }
 
     def assign_to_case(self, layer: Layer, case: ActiveCase, role: str) -> None:
@@ -100,24 +155,27 @@ class LayerStack(QObject):
         if tuple(layer.scale) != tuple(settings["scale"]):
             layer.scale = settings["scale"]
 
-    def insert(self, layer: Layer, *, on_top: bool = False) -> None:
-        """Add a layer below the label, or on top; the selected layer stays selected."""
-        label = self.find_layer("label")
+    def insert(self, layer: Layer) -> None:
+        """Add a layer at the position of its role; the selected layer stays selected."""
+        rank = ROLES.index(layer.metadata[METADATA_KEY]["role"])
         active = self.viewer.layers.selection.active
-        index = len(self.viewer.layers)
-        if label is not None and not on_top:
-            index = self.viewer.layers.index(label)
-        self.viewer.layers.insert(index, layer)
+        higher = [
+            index
+            for index, other in enumerate(self.viewer.layers)
+            if (role := other.metadata.get(METADATA_KEY, {}).get("role")) in ROLES
+            and ROLES.index(role) > rank
+        ]
+        self.viewer.layers.insert(min(higher, default=len(self.viewer.layers)), layer)
         self.viewer.layers.selection.active = active
 
     def track_visibility(self, layer: Layer) -> None:
         """Remember when a layer is shown or hidden in napari's own list."""
 
         def on_visible_changed(_: object) -> None:
-            role = layer.metadata[METADATA_KEY]["role"]
-            if not self._is_suppressed and layer.visible != self.visible[role]:
-                self.set_visible(role, layer.visible)
-                self.visibility_toggled.emit(role, layer.visible)
+            role, visible = layer.metadata[METADATA_KEY]["role"], layer.visible
+            if not self._is_suppressed and visible != self.visible[role]:
+                self.set_visible(role, visible)
+                self.visibility_toggled.emit(role, visible)
 
         layer.events.visible.connect(on_visible_changed)
 
@@ -128,6 +186,29 @@ class LayerStack(QObject):
         ]
         for layer in case_layers:  # scans that were opened as files carry the key, too
             self.viewer.layers.remove(layer)
+
+    def build_colormap(self, role: str) -> DirectLabelColormap:
+        """Build the colormap of labels, a prediction, a proposal or the difference."""
+        if role == "difference":
+            return build_difference_colormap()
+        if role == "prediction":
+            return build_prediction_colormap(self.classes())
+        if role == "proposal":
+            return build_proposal_colormap(self.classes())
+        fill_opacity = FILL_OPACITY if self.is_filled else 0.0
+        return build_label_colormap(self.classes(), self.show_unannotated, fill_opacity)
+
+    def update_colormaps(self, *_: object) -> None:
+        """Follow changes of structures and their colors."""
+        for role in ("label", "prediction", "proposal"):
+            layer, colormap = self.find_layer(role), self.build_colormap(role)
+            if layer is not None and not have_same_colors(layer.colormap, colormap):
+                layer.colormap = colormap
+
+    def set_filled(self, is_filled: bool) -> None:
+        """Fill the structures of the label, or show their outlines only."""
+        self.is_filled = is_filled
+        self.update_colormaps()
 
     def classes(self) -> list[ClassInfo]:
         """Structures of the open project."""

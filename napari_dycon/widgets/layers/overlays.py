@@ -18,16 +18,14 @@ from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import (
     DISAGREEMENT_CMAP,
     UNCERTAINTY_CMAP,
-    build_difference_colormap,
-    build_label_colormap,
 )
+from napari_dycon.widgets.layers.label_layer import PredictedLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
 
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
-
-
 KEPT_ROLES = ("difference", "proposal")
+CONTOURS = {"prediction": 1, "proposal": 2, "difference": 0}  # in voxels; 0 is filled
 
 
 class Overlays:
@@ -76,8 +74,8 @@ class Overlays:
         with self._layers.suppress_events():
             for role in KEPT_ROLES:
                 if (layer := self._layers.find_layer(role)) is not None:
-                    if layer.visible:
-                        layer.visible = False
+                    self._layers.empty_roles.add(role)
+                    self._layers.apply_visibility()
                     self._layers.assign_to_case(layer, case, role)
                     layer.data = (
                         empty_label  # hidden layers also determine the range of the sliders
@@ -93,7 +91,7 @@ class Overlays:
         self.threshold = threshold
         for role in MAP_COLORMAPS:
             if (layer := self._layers.find_layer(role)) is not None:
-                layer.contrast_limits = self._contrast_limits(role)
+                layer.contrast_limits = self.color_range(role)
 
     def update_difference(self, *_: object) -> None:
         """Recompute the difference of label and prediction, if it is shown."""
@@ -119,41 +117,37 @@ class Overlays:
         case, layer = self._session.case, self._layers.find_layer(role)
         with self._layers.suppress_events():
             if data is None or case is None:
-                if layer is not None and role in KEPT_ROLES:
-                    if layer.visible:
-                        layer.visible = False
+                if role in KEPT_ROLES:
+                    self._layers.empty_roles.add(role)
                 elif layer is not None:
                     self._remove(layer, role)
-            elif layer is not None:
-                self._layers.assign_to_case(layer, case, role)
-                layer.data = data
-                self._reveal(layer, role)
-                self._apply_visibility(layer, role)
             else:
-                self._add_labels(role, case, data)
+                self._layers.empty_roles.discard(role)
+                if layer is None:
+                    self._add_labels(role, case, data)
+                else:
+                    self._layers.assign_to_case(layer, case, role)
+                    layer.data = data
+                    self._reveal(layer, role)
+            self._layers.apply_visibility()
 
-    def _add_labels(self, role: str, case: ActiveCase, data: LabelArray) -> Labels:
-        is_difference = role == "difference"
-        classes = self._session.project.classes if self._session.project else []
-        layer = Labels(
+    def _add_labels(self, role: str, case: ActiveCase, data: LabelArray) -> None:
+        layer_type = PredictedLabels if role == "prediction" else Labels
+        layer = layer_type(
             data,
             name=role,
-            colormap=build_difference_colormap()
-            if is_difference
-            else build_label_colormap(classes, False),
+            colormap=self._layers.build_colormap(role),
             **self._layers.build_settings(case, role),
         )
-        if role == "proposal":
-            layer.contour = 2
+        layer.contour = CONTOURS[role]
         layer.editable = False
-        self._layers.insert(layer, on_top=is_difference)  # else the label's color hides it
+        self._layers.insert(layer)
         if role != "proposal":  # the next proposal must be visible
             self._layers.track_visibility(layer)
-        return layer
 
     def _show_map(self, role: str) -> None:
         case, existing_layer = self._session.case, self._layers.find_layer(role)
-        data = None if case is None else getattr(case, role)
+        data = None if case is None else case.display_maps.get(role)
         with self._layers.suppress_events():
             if case is None or data is None:
                 if existing_layer is not None:
@@ -161,17 +155,17 @@ class Overlays:
             elif existing_layer is not None:
                 self._layers.assign_to_case(existing_layer, case, role)
                 existing_layer.data = data
-                if tuple(existing_layer.contrast_limits) != self._contrast_limits(role):
-                    existing_layer.contrast_limits = self._contrast_limits(role)
+                if tuple(existing_layer.contrast_limits) != self.color_range(role):
+                    existing_layer.contrast_limits = self.color_range(role)
                 self._reveal(existing_layer, role)
-                self._apply_visibility(existing_layer, role)
+                self._layers.apply_visibility()
             else:
                 layer = Image(
                     data,
                     name=role,
                     colormap=MAP_COLORMAPS[role],
                     blending="translucent_no_depth",
-                    contrast_limits=self._contrast_limits(role),
+                    contrast_limits=self.color_range(role),
                     **self._layers.build_settings(case, role),
                 )
                 self._layers.insert(layer)
@@ -185,15 +179,13 @@ class Overlays:
         if role in self._opacity_before_hiding:
             layer.opacity = self._opacity_before_hiding.pop(role)
 
-    def _apply_visibility(self, layer: Layer, role: str) -> None:
-        """Apply the visibility of a role if it changed; napari redraws on every assignment."""
-        if layer.visible != self._layers.visible[role]:
-            layer.visible = self._layers.visible[role]
+    def color_range(self, role: str) -> tuple[float, float]:
+        """Range of values that the colors of a map show.
 
-    def _contrast_limits(self, role: str) -> tuple[float, float]:
-        """Contrast limits of a map: from the threshold, or higher (see ``MAX_TINTED_FRACTION``)."""
-        display_threshold = (
-            self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
-        )
-        low = max(self.threshold, min(display_threshold, 0.999))
+        It starts at the threshold, or above where much of the scan is uncertain; see
+        ``MAX_TINTED_FRACTION``.
+        """
+        case = self._session.case
+        minimum = case.display_thresholds.get(role, 0.0) if case else 0.0
+        low = max(self.threshold, min(minimum, 0.999))
         return low, max(1.0, low + 0.01)

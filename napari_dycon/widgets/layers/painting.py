@@ -12,7 +12,9 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.label_layer import CaseLabels
+from napari_dycon.widgets.layers.layer_guard import LayerGuard
 from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.region_marker import RegionMarker
 from napari_dycon.widgets.window.preferences import get_preferences
 
 STROKE_PAUSE_MS = 400  # without painting, after which a stroke counts as ended
@@ -34,6 +36,8 @@ class PaintedLayers(LayerStack):
     ) -> None:
         super().__init__(session, viewer, parent)
         self._is_window_visible = is_window_visible
+        self.guard = LayerGuard(self)
+        self.marker = RegionMarker(self)
         self.brush_value = 1  # value of the structure to paint
         self.brush_mm = float(get_preferences().annotate.brush_mm)
         self.brush_3d = False
@@ -124,6 +128,8 @@ class PaintedLayers(LayerStack):
             self._cancel_click()
         self._stroke_timer.stop()
         self._deactivate_brush()
+        self.guard.close()
+        self.marker.close()
         self.session.annotation.paint_range_changed.disconnect(self._apply_paint_range)
 
     def _on_limited_painting(self, *, has_painted: bool) -> None:
@@ -146,10 +152,15 @@ class PaintedLayers(LayerStack):
             self.brush_value = value
             self.brush_value_changed.emit(value)
         elif value not in (0, UNANNOTATED) and class_values:
-            self.session.message.emit(
-                "info", f"No structure has the value {value}. Add one with Add structure… first."
-            )
+            self._report_unknown_value(value)
             event.source.selected_label = self.brush_value
+
+    def _report_unknown_value(self, value: int) -> None:
+        """Say how structures are added; napari's *new* asks for the next unused value."""
+        text = f"No structure has the value {value}. " if value < UNANNOTATED else ""
+        self.session.message.emit(
+            "info", f"{text}To label another structure, press Add structure… under Annotate."
+        )
 
     def _on_brush_size_changed(self, event: Any) -> None:
         """Follow the brush size of napari's own controls and keys."""

@@ -170,7 +170,7 @@ class RoiController(QObject):
             outline.points = False
             outline.line_color, outline.line_thickness = ROI_COLOR, LINE_WIDTH_PX
             layer.events.data.connect(self._on_data_changed)
-            self._layers.insert(layer, on_top=True)
+            self._layers.insert(layer)
             self._layers.track_visibility(layer)
         self.layer_created.emit(layer)
         return layer

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
@@ -13,26 +12,14 @@ from napari_dycon.errors import UserError
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.comparison_table import ComparisonTable
+from napari_dycon.widgets.review.overlay_controls import OverlayControls
 from napari_dycon.widgets.window.helpers import (
     make_button,
     make_hint_label,
     make_plain_label,
-    make_slider,
     report_errors,
     set_enabled,
 )
-
-ROLE_TEXTS = {
-    "label": ("Label", "Manual annotation"),
-    "prediction": ("Prediction", "Segmentation predicted by the network"),
-    "uncertainty": ("Uncertainty", "Entropy of the predicted probabilities"),
-    "disagreement": ("Disagreement", "Where the members of the ensemble disagree"),
-    "difference": (
-        "Difference",
-        "Where label and prediction differ. Green: only in the prediction, red: only in the "
-        "label, yellow: another structure",
-    ),
-}
 
 
 class ReviewSection(QWidget):
@@ -43,13 +30,13 @@ class ReviewSection(QWidget):
         self.session = session
         self.layers = layers
         self.source_label = make_plain_label()
-        overlay_grid = self._build_overlay_controls()
+        self.overlay_controls = OverlayControls(session, layers)
+        self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
         self._build_prediction_buttons()
         self._build_navigation()
         self._build_accept_buttons()
-        self._lay_out(overlay_grid)
-        layers.visibility_toggled.connect(self._on_visibility_toggled)
+        self._lay_out()
         for signal in (
             session.project_changed,
             session.cases_changed,
@@ -60,35 +47,6 @@ class ReviewSection(QWidget):
         ):
             signal.connect(self._refresh)
         self._refresh()
-
-    def _build_overlay_controls(self) -> QGridLayout:
-        layers = self.layers
-        grid = QGridLayout()
-        self.toggles: dict[str, QCheckBox] = {}
-        for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):
-            checkbox = QCheckBox(text)
-            checkbox.setToolTip(tip)
-            checkbox.setChecked(layers.visible[role])
-            checkbox.toggled.connect(partial(layers.set_visible, role))
-            self.toggles[role] = checkbox
-            grid.addWidget(checkbox, row, 0)
-            opacity = make_slider(
-                layers.opacity[role],
-                f"Opacity of the {text.lower()}",
-                partial(layers.set_opacity, role),
-            )
-            grid.addWidget(opacity, row, 1)
-        grid.addWidget(QLabel("Threshold"), len(ROLE_TEXTS), 0)
-        grid.addWidget(
-            make_slider(
-                layers.overlays.threshold,
-                "Hide uncertainty and disagreement below this value",
-                layers.overlays.set_threshold,
-            ),
-            len(ROLE_TEXTS),
-            1,
-        )
-        return grid
 
     def _build_prediction_buttons(self) -> None:
         self.predict_button = make_button(
@@ -150,10 +108,10 @@ class ReviewSection(QWidget):
             report_errors(self.session, self._accept_with_brush),
         )
 
-    def _lay_out(self, overlay_grid: QGridLayout) -> None:
+    def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source_label)
-        layout.addLayout(overlay_grid)
+        layout.addWidget(self.overlay_controls)
         layout.addWidget(self.table)
         for buttons in (
             (self.predict_button, self.predict_all_button),
@@ -221,10 +179,6 @@ class ReviewSection(QWidget):
     def _predict_all(self) -> None:
         if self.session.project is not None:
             self.session.predict([case.id for case in self.session.project.unlabeled_cases()])
-
-    def _on_visibility_toggled(self, role: str, visible: bool) -> None:
-        if role in self.toggles:
-            self.toggles[role].setChecked(visible)
 
     def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""

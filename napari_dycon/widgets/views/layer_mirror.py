@@ -231,7 +231,10 @@ def copy_layer(layer: Layer) -> Layer:
         for name in ("selected_label", "n_edit_dimensions", "mode"):
             copy_property(layer, label_copy, name)
         return label_copy
-    layer_copy = Layer.create(data, settings, layer_type)
+    if isinstance(layer, ExtensibleLabels):
+        layer_copy: Layer = type(layer)(data, **settings)
+    else:
+        layer_copy = Layer.create(data, settings, layer_type)
     if isinstance(layer, Labels) and isinstance(layer_copy, Labels):
         share_history(layer, layer_copy)
         layer_copy.editable = layer.editable

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QPushButton, QSlider, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 from superqt.utils import signals_blocked
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
@@ -18,7 +18,6 @@ __all__ = [
     "make_button",
     "make_hint_label",
     "make_plain_label",
-    "make_slider",
     "report_errors",
     "set_enabled",
     "signals_blocked",
@@ -58,16 +57,6 @@ def make_plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
 def make_hint_label(text: str) -> QLabel:
     """Create a label with wrapped explanatory text."""
     return make_plain_label(text)
-
-
-def make_slider(value: float, tip: str, on_change: Callable[[float], None]) -> QSlider:
-    """Create a horizontal slider from 0 to 1."""
-    result = QSlider(Qt.Orientation.Horizontal)
-    result.setRange(0, 100)
-    result.setValue(round(value * 100))
-    result.setToolTip(tip)
-    result.valueChanged.connect(lambda v: on_change(v / 100))
-    return result
 
 
 def flags_to_int(flags: Any) -> int:

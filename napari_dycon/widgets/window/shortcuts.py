@@ -46,6 +46,7 @@ def build_shortcuts(
 ) -> list[Shortcut]:
     """Build all shortcuts of the panel, in workflow order."""
     tools, brush, annotation = annotate.tools, annotate.brush, session.annotation
+    layers = annotate.layers
     shortcuts = [
         Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
@@ -80,6 +81,7 @@ def build_shortcuts(
         Shortcut("Shift-C", "next channel", views.intensity_window.show_next_channel),
         Shortcut("Left", "previous slice", lambda: views.step_active_slice(-1)),
         Shortcut("Right", "next slice", lambda: views.step_active_slice(1)),
+        Shortcut("Q", "hide everything but the scan, and show it again", layers.toggle_overlays),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [
