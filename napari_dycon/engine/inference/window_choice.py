@@ -9,6 +9,7 @@ of Dice. The loss is as visible on training cases as on others, so these are use
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 
@@ -34,7 +35,7 @@ LARGER_SIDE = 1.25  # of a window, in sides of a patch
 MAX_DICE_LOSS = 0.01
 MIN_DICE = 0.5  # of either size, below which a case is not informative
 MAX_CASES = 4
-MAX_DURATION_S = 60.0  # by default, after which no further prediction is started
+MAX_DURATION_S = 60.0  # after which no further prediction is started
 CROP_SIDE = 1.75  # of the crop to predict, in sides of a patch: two windows of either size
 MAX_SAMPLED_VOXELS = 100_000  # of structures, to find their center
 
@@ -45,7 +46,7 @@ def choose_window_side(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    max_duration_s: float = MAX_DURATION_S,
+    max_duration_s: float = math.inf,
 ) -> float:
     """Choose the side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
 
@@ -54,7 +55,7 @@ def choose_window_side(
     """
     dice_losses = []
     try:
-        deadline = time.monotonic() + max_duration_s
+        deadline = time.monotonic() + min(max_duration_s, MAX_DURATION_S)
         for patch_dice, larger_dice in _compare_window_sides(model, cases, device, dtype, deadline):
             if max(patch_dice, larger_dice) >= MIN_DICE:
                 dice_losses.append(patch_dice - larger_dice)

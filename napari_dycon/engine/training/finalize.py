@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weight
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.inference.prediction_effort import Effort
 from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, fit_temperature
-from napari_dycon.engine.inference.window_choice import MAX_DURATION_S, choose_window_side
+from napari_dycon.engine.inference.window_choice import choose_window_side
 from napari_dycon.engine.training.background_task import TaskRunner
 from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.engine.training.retry import retry_on_full_disk
@@ -146,14 +147,14 @@ class Finisher:
         return model
 
     def _choose_window_side(self, model: TrainedModel) -> float:
-        duration_s = self._choice_s if self._clock.is_limited else MAX_DURATION_S
+        max_duration_s = self._choice_s if self._clock.is_limited else math.inf
         with self._tasks.checked_windows(model.teacher):
             return choose_window_side(
                 model,
                 self._data.labeled,
                 self._compute.device,
                 self._compute.dtype,
-                max_duration_s=min(duration_s, MAX_DURATION_S),
+                max_duration_s=max_duration_s,
             )
 
     def _describe(self, step: int) -> Event:
