@@ -19,7 +19,8 @@ class ActiveCase:
     """The case shown; canonical arrays ``(D, H, W)``.
 
     ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
-    ``run``, or ``None`` while there are none.
+    ``run``, or ``None`` while there are none. ``is_preliminary`` marks a prediction of one network
+    alone, which the complete prediction replaces.
     """
 
     id: str
@@ -36,6 +37,7 @@ class ActiveCase:
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
+    is_preliminary: bool = False
 
     def get_channel(self, index: int) -> Array:
         """Return one channel of the scan, ``(D, H, W)``."""

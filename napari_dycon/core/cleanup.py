@@ -58,6 +58,7 @@ def clean_project(folder: Path) -> list[Path]:
     for parent in ("runs", "predictions"):
         with contextlib.suppress(OSError):
             folders += [path for path in (folder / parent).iterdir() if path.is_dir()]
+    folders += [path / "preliminary" for path in folders if path.parent.name == "predictions"]
     for run in [path for path in folders if path.parent.name == "runs"]:
         state = run / "state"
         folders += [state, state / "labels", state / "registrations"]

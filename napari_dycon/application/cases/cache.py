@@ -78,11 +78,16 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
         scan_fingerprints = tuple(
             io.scan_fingerprint(path) for path in project.image_paths(case_id)
         )
-        run = next(iter(project.predictions.list_run_ids(case_id)), None)
+        newest = project.predictions.find_newest(case_id)
         prediction_states: list[object] = []
         for path in (
-            [project.predictions.path(run, case_id, kind) for kind in PREDICTION_KINDS]
-            if run
+            [
+                project.predictions.path(
+                    newest.run, case_id, kind, preliminary=newest.is_preliminary
+                )
+                for kind in PREDICTION_KINDS
+            ]
+            if newest
             else ()
         ):
             file_stat = path.stat() if path.exists() else None
@@ -92,7 +97,7 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
     except (OSError, DyconError):
         return None
     label = project.labels.version(case_id)
-    return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
+    return (case.images, case.resampled, scan_fingerprints, label, newest, tuple(prediction_states))
 
 
 def _copy_cached(cached: LoadedCase) -> LoadedCase:

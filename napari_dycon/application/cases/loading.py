@@ -48,22 +48,22 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
     """Read the newest prediction of a case, if there is one."""
-    for run in project.predictions.list_run_ids(case.id)[:1]:
-        reference = case.image
+    while (newest := project.predictions.find_newest(case.id)) is not None:
+        run, is_preliminary = newest
         try:
             mask, uncertainty, disagreement = (
-                project.predictions.read(run, case.id, k, reference=reference)
-                for k in PREDICTION_KINDS
+                project.predictions.read(
+                    run, case.id, kind, reference=case.image, preliminary=is_preliminary
+                )
+                for kind in PREDICTION_KINDS
             )
         except UserError as error:  # scan and label are still shown
             case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
-        case.run, case.prediction, case.uncertainty, case.disagreement = (
-            run,
-            mask,
-            uncertainty,
-            disagreement,
-        )
+        if mask is None:  # a preliminary one that was just replaced
+            continue
+        case.run, case.is_preliminary = run, is_preliminary
+        case.prediction, case.uncertainty, case.disagreement = mask, uncertainty, disagreement
         case.display_thresholds = {
             kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
             for kind in ("uncertainty", "disagreement")
@@ -74,4 +74,5 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             if case.uncertainty is None
             else find_hotspots(case.uncertainty, case.image.spacing_mm)
         )
+        break
     return case

@@ -29,6 +29,7 @@ from napari_dycon.engine.checkpoints.safetensors_io import (
 )
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.cases import LabeledCase
+from napari_dycon.engine.inference.windows import OVERLAP_SIDE
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.errors import ConfigError
 from napari_dycon.io.volume import MAX_CHANNELS
@@ -54,6 +55,7 @@ class TrainedModel:
     temperature: float = 1.0  # logits are divided by it; see temperature_scaling.py
     atlases: tuple[tuple[LabeledCase, ...], ...] = ()  # for fusion; see templates.py
     window_side: float = 1.0  # of windows, in sides of the patch; see window_choice.py
+    window_overlap: float = OVERLAP_SIDE  # of windows, in sides of the patch
 
 
 class ModelMetadata(BaseModel):

@@ -27,7 +27,9 @@ class Windows(NamedTuple):
     counts: Shape
 
 
-def plan_windows(shape: Sequence[int], patch: Sequence[int], *, side: float) -> Windows:
+def plan_windows(
+    shape: Sequence[int], patch: Sequence[int], *, side: float, overlap_side: float = OVERLAP_SIDE
+) -> Windows:
     """Cover a scan with the fewest windows of a size.
 
     Parameters
@@ -35,11 +37,12 @@ def plan_windows(shape: Sequence[int], patch: Sequence[int], *, side: float) -> 
     shape : (D, H, W) of the scan
     patch : (D, H, W) of training patches
     side : side of a window in sides of the patch, limited to the scan
+    overlap_side : minimum overlap of neighbors, in sides of the patch
     """
     sizes, counts = [], []
     for length, patch_side in zip(shape, patch, strict=True):
         longest = max(int(patch_side * side), 1)
-        overlap = min(int(patch_side * OVERLAP_SIDE), longest // 2)
+        overlap = min(int(patch_side * overlap_side), longest // 2)
         count = 1 if length <= longest else -(-(length - overlap) // (longest - overlap))
         counts.append(count)
         sizes.append(min(length, longest))
