@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.wording import format_count, format_duration, format_time_left
 from napari_dycon.project.runs.events import (
     Event,
@@ -42,11 +43,6 @@ class PredictionStatus:
         if self.progress is None or self.progress.remaining_s is None:
             return None
         return self.progress.progress
-
-    @property
-    def is_ranking_incomplete(self) -> bool:
-        """Whether several cases are predicted, so that they cannot be ranked yet."""
-        return len(self.cases) > 1
 
     def is_refining(self, case: str) -> bool:
         """Whether the complete prediction of a case with a preliminary one is still computed."""
@@ -95,6 +91,25 @@ def describe_progress(event: PredictionProgressEvent) -> str:
     if event.remaining_s is None:
         return f"{text}…"
     return f"{text}, {format_time_left(event.remaining_s)}"
+
+
+def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
+    """Describe the preliminary prediction of a case."""
+    text = f"Preliminary prediction of run {case.run} for {case.id}"
+    if status is not None and status.run == case.run and status.is_refining(case.id):
+        return f"{text}; refining…"
+    return f"{text}, of one network only. Predict this case again to refine it."
+
+
+def describe_incomplete_ranking(status: PredictionStatus | None) -> str:
+    """Return a note that cases are still being predicted; empty if they are not."""
+    if status is None or len(status.cases) < 2:
+        return ""
+    n_done = len(status.predicted) + len(status.skipped)
+    return (
+        f"This ranking is preliminary: {n_done} of {format_count(len(status.cases), 'case')} "
+        "predicted so far."
+    )
 
 
 def describe_result(status: PredictionStatus, seconds: float) -> str:

@@ -203,7 +203,10 @@ class PredictionProgress:
             )
 
     def _estimate_remaining(self) -> float | None:
-        rates = {kind: self._estimate_rate(kind) for kind in ("passes", "atlases")}
+        rates: dict[Work, float | None] = {
+            "passes": self._estimate_rate("passes"),
+            "atlases": self._estimate_rate("atlases"),
+        }
         if rates["passes"] is None and rates["atlases"] is not None:
             rates["passes"] = rates["atlases"] / PASSES_PER_ATLAS
         elif rates["atlases"] is None and rates["passes"] is not None:
