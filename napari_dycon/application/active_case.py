@@ -20,7 +20,8 @@ class ActiveCase:
 
     ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
     ``run``, or ``None`` while there are none. ``is_preliminary`` marks a prediction of one network
-    alone, which the complete prediction replaces.
+    alone, which the complete prediction replaces. The maps are without artifacts of networks, see
+    ``map_artifacts``.
     """
 
     id: str

@@ -4,6 +4,12 @@ High uncertainty often surrounds an organ as one connected shell, so that connec
 be useless. A hotspot is instead a ball of ``RADIUS_MM``: the ball with the largest sum of
 uncertainty comes first, its voxels are removed, and so on. Small separate regions give one hotspot
 each, as connected components would.
+
+The search ends where a ball has less than half of the uncertainty of the first one: after that come
+pieces of the thin border that surrounds every structure, in almost any number. Only voxels above a
+threshold count, which is the one below which maps are not shown, or higher: half of the scan's
+highest uncertainty, and so high that they are at most a fiftieth of the scan. A young network is
+uncertain almost everywhere, and then only the most uncertain places can be reviewed.
 """
 
 from __future__ import annotations
@@ -23,7 +29,9 @@ from napari_dycon.core.types import Box, Mask
 RADIUS_MM = 5.0  # radius of a hotspot; 3 to 10 were measured
 MIN_VOXELS = 4  # single noisy voxels are ignored
 CELLS_PER_RADIUS = 4.0  # cells of the search grid per radius
-MIN_MASS_FRACTION = 0.05  # relative to the first hotspot; smaller ones are ignored
+MIN_MASS_FRACTION = 0.5  # relative to the first hotspot; smaller ones are ignored
+MIN_THRESHOLD = 0.3  # below it maps are not shown by default
+MAX_SEARCHED_FRACTION = 0.02  # of the voxels of a scan
 
 Map = npt.NDArray[np.floating[Any]]
 
@@ -40,6 +48,11 @@ class Hotspot:
     mass: float
     voxels: int
 
+    @property
+    def mean_uncertainty(self) -> float:
+        """Mean uncertainty of its voxels."""
+        return self.mass / self.voxels
+
 
 def find_hotspots(
     uncertainty: Map,
@@ -53,11 +66,11 @@ def find_hotspots(
     ----------
     uncertainty : (D, H, W), in [0, 1]
     spacing : in mm
-    threshold : by default half of the map's 99.9 % quantile, and at least 0.1
+    threshold : of the voxels that count; by default see ``choose_threshold``
     max_count : maximum number of hotspots
     """
     if threshold is None:
-        threshold = max(0.5 * float(np.quantile(uncertainty, 0.999)), 0.1)
+        threshold = choose_threshold(uncertainty)
     remaining = np.where(uncertainty >= threshold, uncertainty, 0.0).astype(np.float32)
     if not remaining.any():
         return []
@@ -80,6 +93,12 @@ def find_hotspots(
         remaining[box][in_ball] = 0.0
         grid.update(remaining, box)
     return sorted(hotspots, key=lambda spot: -spot.mass)
+
+
+def choose_threshold(uncertainty: Map) -> float:
+    """Choose the uncertainty above which voxels of a map count; see the top of this file."""
+    highest, searched = np.quantile(uncertainty, (0.999, 1.0 - MAX_SEARCHED_FRACTION))
+    return max(0.5 * float(highest), float(searched), MIN_THRESHOLD)
 
 
 def _smooth_box(values: Map, box: Box) -> Map:

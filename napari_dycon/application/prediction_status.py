@@ -95,10 +95,9 @@ def describe_progress(event: PredictionProgressEvent) -> str:
 
 def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
     """Describe the preliminary prediction of a case."""
-    text = f"Preliminary prediction of run {case.run} for {case.id}"
     if status is not None and status.run == case.run and status.is_refining(case.id):
-        return f"{text}; refining…"
-    return f"{text}, of one network only. Predict this case again to refine it."
+        return "Preliminary prediction; refining…"
+    return f"Preliminary prediction of run {case.run}, not refined."
 
 
 def describe_incomplete_ranking(status: PredictionStatus | None) -> str:

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.cases.loading import load_prediction
+from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.messages import report_notes
@@ -19,6 +20,7 @@ from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
+from napari_dycon.core.wording import format_count, format_volume
 from napari_dycon.errors import UserError
 
 Position = tuple[float, float, float]
@@ -104,6 +106,28 @@ class Review:
         )
         self._state.hotspot_visited.emit(index)
         return z, y, x
+
+    @property
+    def current_hotspot(self) -> Hotspot | None:
+        """The hotspot that is shown, ``None`` before the first."""
+        case = self._state.case
+        if case is None or not 0 <= self._hotspot_index < len(case.hotspots):
+            return None
+        return case.hotspots[self._hotspot_index]
+
+    def describe_hotspots(self) -> str:
+        """Describe the current hotspot with its size, or how many there are."""
+        number, count, n_visited = self.hotspot_progress()
+        case, hotspot = self._state.case, self.current_hotspot
+        if not count or case is None:
+            return ""
+        if hotspot is None:
+            return f"{format_count(count, 'uncertain region')}, {n_visited} viewed"
+        volume_mm3 = hotspot.voxels * float(np.prod(case.image.spacing_mm))
+        return (
+            f"Region {number} of {count}: {format_volume(volume_mm3)}, uncertainty "
+            f"{hotspot.mean_uncertainty:.2f}"
+        )
 
     def hotspot_progress(self) -> tuple[int, int, int]:
         """Return the number of the current hotspot (0 for none), their count, and viewed ones."""

@@ -1,4 +1,4 @@
-"""Counts and durations in words."""
+"""Counts, durations and volumes in words."""
 
 from __future__ import annotations
 
@@ -32,3 +32,11 @@ def format_time_left(seconds: float) -> str:
         return f"about {minutes} min left"
     hours, minutes = divmod(5 * round(minutes / 5), 60)
     return f"about {hours} h {minutes} min left" if minutes else f"about {hours} h left"
+
+
+def format_volume(volume_mm3: float) -> str:
+    """Return a volume: "65 mm³", "0.31 ml", "3.1 ml"."""
+    if volume_mm3 < 99.5:
+        return f"{volume_mm3:.2g} mm³" if volume_mm3 < 10 else f"{volume_mm3:.0f} mm³"
+    volume_ml = volume_mm3 / 1000
+    return f"{volume_ml:.2f} ml" if volume_ml < 0.995 else f"{volume_ml:.1f} ml"

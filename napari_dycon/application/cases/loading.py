@@ -9,6 +9,7 @@ import numpy as np
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.labels.autosave_state import AutosaveState
+from napari_dycon.application.map_artifacts import clean_map, find_period
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import intensity_range
@@ -62,8 +63,12 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             break
         if mask is None:  # a preliminary one that was just replaced
             continue
-        case.run, case.is_preliminary = run, is_preliminary
-        case.prediction, case.uncertainty, case.disagreement = mask, uncertainty, disagreement
+        case.run, case.is_preliminary, case.prediction = run, is_preliminary, mask
+        period = find_period(project, run, case.image.spacing_mm)
+        case.uncertainty, case.disagreement = (
+            None if values is None else clean_map(values, case.image.array, period)
+            for values in (uncertainty, disagreement)
+        )
         case.display_thresholds = {
             kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
             for kind in ("uncertainty", "disagreement")

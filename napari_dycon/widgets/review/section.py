@@ -189,10 +189,7 @@ class ReviewSection(QWidget):
             self.accept_brush_button,
         ):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
-        number, count, seen = self.session.review.hotspot_progress()
-        count_text = f"{count} uncertain region{'s' if count > 1 else ''}"
-        position_text = f"Region {number} of {count}" if number else count_text
-        self.hotspot_label.setText(f"{position_text}, {seen} viewed" if count else "")
+        self.hotspot_label.setText(self.session.review.describe_hotspots())
         self._update_source()
 
     def _update_source(self, *_: object) -> None:
