@@ -7,8 +7,9 @@ Files keep the maps as they were predicted.
   the eight outputs agree, its maps have a pattern that repeats every two voxels. The mean over one
   period removes exactly this pattern, and no structure that the network can resolve.
 - Borders. Convolutions pad their input with zeros, which the network takes for an edge: the
-  outermost voxels of a scan are uncertain whatever they show. The same happens at slices of
-  constant padding. Maps are set to zero there, in the width of one period.
+  outermost voxels of a scan are uncertain whatever they show, and so are those beside slices of
+  constant padding. In the width of one period, maps there repeat the value further inside, and in
+  the padding itself they are zero.
 """
 
 from __future__ import annotations
@@ -46,10 +47,27 @@ def clean_map(values: Map, image: Array, period: Sequence[float]) -> Map:
         kernel = make_period_kernel(length)
         if len(kernel) > 1:
             smooth = ndimage.correlate1d(smooth, kernel, axis, mode="nearest")
-    inner = find_inner_box(image if image.ndim == 4 else image[None], period)
+    content = find_content_box(image)
+    inner = find_inner_box(content, period)
+    widths = [
+        (inside.start - extent.start, extent.stop - inside.stop)
+        for extent, inside in zip(content, inner, strict=True)
+    ]
     cleaned: Map = np.zeros_like(values)
-    cleaned[inner] = smooth[inner]
+    cleaned[content] = np.pad(smooth[inner], widths, mode="edge")
     return cleaned
+
+
+def find_inner_box(content: Box, period: Sequence[float]) -> Box:
+    """Return the part of a box of voxels in which maps do not suffer from its border."""
+    widths = [
+        min(math.ceil(length), int(MAX_BORDER_FRACTION * (extent.stop - extent.start)))
+        for extent, length in zip(content, period, strict=True)
+    ]
+    return tuple(
+        slice(extent.start + width, extent.stop - width)
+        for extent, width in zip(content, widths, strict=True)
+    )
 
 
 def make_period_kernel(length: float) -> npt.NDArray[np.float64]:
@@ -60,13 +78,14 @@ def make_period_kernel(length: float) -> npt.NDArray[np.float64]:
     return np.asarray(ends / ends.sum(), dtype=np.float64)
 
 
-def find_inner_box(image: Array, period: Sequence[float]) -> Box:
-    """Return the box of a scan ``(C, D, H, W)`` inside of constant slices and of its border.
+def find_content_box(image: Array) -> Box:
+    """Return the box of a scan ``(D, H, W)`` or ``(C, D, H, W)`` without constant slices.
 
-    A scan that consists of constant slices only has its whole box.
+    Only slices at the ends are left out; if all are constant, it is the box of the whole scan.
     """
+    image = image if image.ndim == 4 else image[None]
     box = []
-    for axis, (size, length) in enumerate(zip(image.shape[1:], period, strict=True)):
+    for axis, size in enumerate(image.shape[1:]):
         planes = np.moveaxis(image, axis + 1, 0)
         start, stop = 0, size
         while start < stop and _is_constant(planes[start]):
@@ -74,9 +93,8 @@ def find_inner_box(image: Array, period: Sequence[float]) -> Box:
         while stop > start and _is_constant(planes[stop - 1]):
             stop -= 1
         if start == stop:
-            return (slice(None),) * 3
-        border = min(math.ceil(length), int(MAX_BORDER_FRACTION * (stop - start)))
-        box.append(slice(start + border, stop - border))
+            return tuple(slice(0, size) for size in image.shape[1:])
+        box.append(slice(start, stop))
     return tuple(box)
 
 

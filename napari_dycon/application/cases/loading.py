@@ -9,7 +9,12 @@ import numpy as np
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.labels.autosave_state import AutosaveState
-from napari_dycon.application.map_artifacts import clean_map, find_period
+from napari_dycon.application.map_artifacts import (
+    clean_map,
+    find_content_box,
+    find_inner_box,
+    find_period,
+)
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import intensity_range
@@ -74,10 +79,10 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             for kind in ("uncertainty", "disagreement")
             if (array := getattr(case, kind)) is not None
         }
-        case.hotspots = (
-            []
-            if case.uncertainty is None
-            else find_hotspots(case.uncertainty, case.image.spacing_mm)
-        )
+        if case.uncertainty is not None:
+            inner = find_inner_box(find_content_box(case.image.array), period)
+            searched = np.zeros_like(case.uncertainty)
+            searched[inner] = case.uncertainty[inner]
+            case.hotspots = find_hotspots(searched, case.image.spacing_mm)
         break
     return case

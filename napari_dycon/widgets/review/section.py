@@ -146,10 +146,10 @@ class ReviewSection(QWidget):
 
     def _lay_out(self, overlay_grid: QGridLayout) -> None:
         layout = QVBoxLayout(self)
+        layout.addWidget(self.prediction_controls)
         layout.addWidget(self.source_label)
         layout.addLayout(overlay_grid)
         layout.addWidget(self.table)
-        layout.addWidget(self.prediction_controls)
         for buttons in (
             (self.previous_region_button, self.next_region_button, self.next_case_button),
             (self.hotspot_label,),
