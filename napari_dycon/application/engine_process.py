@@ -295,7 +295,7 @@ def run_prediction(
                 message = _killed_message("prediction", "predict again; what was written is kept")
             yield FailedEvent(message=message)
     finally:
-        if process is not None and process.poll() is None:
+        if process is not None:
             _end_prediction(process)
         errors.close()
         with contextlib.suppress(OSError):
@@ -303,7 +303,7 @@ def run_prediction(
 
 
 def _end_prediction(process: subprocess.Popen[bytes]) -> None:
-    """Let a prediction process end, and terminate it if it does not.
+    """Let a prediction process end, and terminate it if it does not; close its input.
 
     The end of its input tells it to complete or remove the files that it is writing, and to end.
     """
