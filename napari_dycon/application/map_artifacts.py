@@ -42,19 +42,19 @@ def clean_map(values: Map, image: Array, period: Sequence[float]) -> Map:
     image : (D, H, W) or (C, D, H, W), the scan
     period : of the pattern along each axis, in voxels of the scan; see ``find_period``
     """
-    smooth: Map = values
+    content = find_content_box(image)
+    inner = find_inner_box(content, period)
+    smooth: Map = values[inner]
     for axis, length in enumerate(period):
         kernel = make_period_kernel(length)
         if len(kernel) > 1:
             smooth = ndimage.correlate1d(smooth, kernel, axis, mode="nearest")
-    content = find_content_box(image)
-    inner = find_inner_box(content, period)
     widths = [
         (inside.start - extent.start, extent.stop - inside.stop)
         for extent, inside in zip(content, inner, strict=True)
     ]
     cleaned: Map = np.zeros_like(values)
-    cleaned[content] = np.pad(smooth[inner], widths, mode="edge")
+    cleaned[content] = np.pad(smooth, widths, mode="edge")
     return cleaned
 
 

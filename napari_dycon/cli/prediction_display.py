@@ -29,6 +29,7 @@ from napari_dycon.project.runs.events import (
 if TYPE_CHECKING:
     from napari_dycon.engine.inference.progress import PredictionProgress
 
+BAR_WIDTH = 24  # in characters; the rest of a line is text
 INTERVAL_S = 1.0  # between two reports of the progress
 
 
@@ -45,7 +46,7 @@ def show_predictions(
 ) -> Iterator[Callable[[Event], None]]:
     """Show the progress until the end of the block; yield the function that shows an event."""
     bar = Progress(
-        BarColumn(),
+        BarColumn(BAR_WIDTH),
         _TextColumn(),
         console=stderr_console,
         transient=True,
