@@ -20,7 +20,7 @@ def test_a_prediction_is_shown_from_the_click_to_its_result(
 ) -> None:
     settings = TINY | {"steps": 2, "atlas.weight": 0.4, "atlas.templates": 2}
     list(train(project, make_config("dycon", **settings)))
-    viewer, panel = window()
+    _, panel = window()
     session = panel.session
     messages: list[str] = []
     session.message.connect(lambda _, text: messages.append(text))

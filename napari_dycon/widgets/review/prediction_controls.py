@@ -72,7 +72,7 @@ class PredictionControls(QWidget):
         line.addWidget(self.cancel_button)
         layout.addLayout(line)
         # Two lines of text, whatever is shown.
-        self.status_label.setMinimumHeight(2 * self.status_label.fontMetrics().lineSpacing() + 2)
+        self.status_label.setFixedHeight(2 * self.status_label.fontMetrics().lineSpacing() + 4)
         for widget in (self.bar, self.cancel_button):
             policy = widget.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
