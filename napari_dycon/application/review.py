@@ -15,7 +15,7 @@ from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.messages import report_notes
-from napari_dycon.application.prediction_controller import PredictionController
+from napari_dycon.application.predictions.controller import PredictionController
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner

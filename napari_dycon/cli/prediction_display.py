@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
-from napari_dycon.application.prediction_status import describe_progress
+from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.cli.console import (
     StatusPrinter,
     is_interactive,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.prediction_status import PredictionStatus
+from napari_dycon.application.predictions.status import PredictionStatus
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.runs.events import PredictionProgressEvent

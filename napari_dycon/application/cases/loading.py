@@ -9,7 +9,7 @@ import numpy as np
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.labels.autosave_state import AutosaveState
-from napari_dycon.application.map_artifacts import (
+from napari_dycon.application.predictions.map_artifacts import (
     clean_map,
     find_content_box,
     find_inner_box,

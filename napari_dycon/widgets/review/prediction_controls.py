@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_dycon.application.prediction_status import PredictionStatus, describe_status
+from napari_dycon.application.predictions.status import PredictionStatus, describe_status
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import (

@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLay
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
-from napari_dycon.application.prediction_status import (
+from napari_dycon.application.predictions.status import (
     describe_incomplete_ranking,
     describe_preliminary,
 )

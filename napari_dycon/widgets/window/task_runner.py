@@ -14,7 +14,7 @@ from napari.utils import progress
 from qtpy.QtCore import QThreadPool, QTimer
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
-from napari_dycon.application.prediction_status import describe_progress
+from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.application.task_runner import errors_as_events
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.prediction_status import (
+from napari_dycon.application.predictions.status import (
     PredictionStatus,
     apply_event,
     describe_incomplete_ranking,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from psygnal import Signal
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.prediction_status import (
+from napari_dycon.application.predictions.status import (
     PredictionStatus,
     apply_event,
     describe_result,
