@@ -119,7 +119,9 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     other.wait(10)
     assert session.project.runs.get().id == run
     session.predict(["scan-5"])
-    wait_for(lambda: session.case.prediction is not None)
+    session.wait(60)
+    assert seen[-1].event == "prediction_finished"
+    wait_for(lambda: session.case.prediction is not None and not session.case.is_preliminary)
     assert session.project.predictions.list_run_ids("scan-5") == [run]
 
 

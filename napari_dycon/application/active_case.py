@@ -20,7 +20,9 @@ class ActiveCase:
     """The case shown; canonical arrays ``(D, H, W)``.
 
     ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
-    ``run``, or ``None`` while there are none.
+    ``run``, or ``None`` while there are none. ``is_preliminary`` marks a prediction of one network
+    alone, which the complete prediction replaces. The maps are without artifacts of networks, see
+    ``map_artifacts``.
     """
 
     id: str
@@ -37,10 +39,9 @@ class ActiveCase:
     is_head: bool = False  # a CT of the head
     # Values above which the maps are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
-    # The maps without artifacts of the network, by kind; see ``cases.display_maps``.
-    display_maps: dict[str, npt.NDArray[np.float16]] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
+    is_preliminary: bool = False
     name: str = ""  # that the user chose instead of the id
 
     @property

@@ -36,6 +36,7 @@ from napari_dycon.project.runs.events import (
     FailedEvent,
     FinalEvent,
     IdleEvent,
+    PredictionCanceledEvent,
     PredictionFinishedEvent,
     StartedEvent,
     StepEvent,
@@ -49,10 +50,13 @@ SIGKILL_RETURN_CODE = -9  # of a process killed by SIGKILL; does not occur on Wi
 MAX_LOG_BYTES = 2**24  # of a run's log
 _started_processes: list[subprocess.Popen[bytes]] = []
 EVENT_INTERVAL_S = 0.1  # between reads of the events file
+CANCEL_TIMEOUT_S = 1.5  # after which a prediction that was canceled is terminated
 LIVENESS_INTERVAL_S = 1.0  # between liveness checks of a process that was found on the disk
 
 
-def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
+def _launch(
+    arguments: Sequence[str], output: Any, errors: Any, inputs: Any = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
     # Spinning threads would compete with the window for the same cores.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -63,7 +67,7 @@ def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Po
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=inputs,
         stdout=output,
         stderr=errors,
         env=environment,
@@ -237,12 +241,27 @@ def _killed_message(task: str, advice: str) -> str:
     )
 
 
-def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
-    """Predict cases in a process; its events end with ``prediction_finished`` or ``failed``.
+def run_prediction(
+    project: Path,
+    run_id: str,
+    cases: Sequence[str],
+    *,
+    preliminary: int = 0,
+    canceled: threading.Event | None = None,
+) -> Iterator[Event]:
+    """Predict cases in a process, and yield its events.
 
-    ``idle`` is yielded whenever there is nothing new, so that a window that closes does not wait
-    for the next case.
+    The last event is ``prediction_finished``, ``prediction_canceled`` or ``failed``. ``idle`` is
+    yielded whenever there is nothing new, so that a window that closes does not wait for the next
+    case.
+
+    Parameters
+    ----------
+    preliminary : number of cases, from the first on, that are predicted by one network alone
+        before anything else
+    canceled : when it is set, the process ends; files of finished cases are kept
     """
+    canceled = canceled or threading.Event()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
     # The ids may be too long for a command line.
     with tempfile.NamedTemporaryFile(
@@ -251,17 +270,22 @@ def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator
         case_list.write("\n".join(cases))
     process = None
     try:
-        process = _launch(
-            ["predict", str(project), "--run", run_id, "--cases", f"@{case_list.name}", "--json"],
-            subprocess.PIPE,
-            errors,
-        )
+        arguments = ["predict", str(project), "--run", run_id, "--cases", f"@{case_list.name}"]
+        if preliminary:
+            arguments += ["--preliminary", str(preliminary)]
+        arguments += ["--json", "--end-with-input"]
+        process = _launch(arguments, subprocess.PIPE, errors, subprocess.PIPE)
         assert process.stdout is not None
         for line in _poll_lines(process.stdout):
+            if canceled.is_set() and process.stdin is not None and not process.stdin.closed:
+                _end_prediction(process)
             event = IdleEvent() if line is None else parse_event(line)
             if event is not None:
                 yield event
-        if process.wait() == 0:
+        code = process.wait()
+        if canceled.is_set():
+            yield PredictionCanceledEvent()
+        elif code == 0:
             yield PredictionFinishedEvent()
         else:
             errors.seek(0)
@@ -271,11 +295,25 @@ def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator
                 message = _killed_message("prediction", "predict again; what was written is kept")
             yield FailedEvent(message=message)
     finally:
-        if process is not None and process.poll() is None:
-            process.terminate()
+        if process is not None:
+            _end_prediction(process)
         errors.close()
         with contextlib.suppress(OSError):
             os.unlink(case_list.name)
+
+
+def _end_prediction(process: subprocess.Popen[bytes]) -> None:
+    """Let a prediction process end, and terminate it if it does not; close its input.
+
+    The end of its input tells it to complete or remove the files that it is writing, and to end.
+    """
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        process.wait(CANCEL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.terminate()
 
 
 def _poll_lines(stream: IO[bytes]) -> Iterator[bytes | None]:

@@ -4,6 +4,13 @@ High uncertainty often surrounds an organ as one connected shell, so that connec
 be useless. A hotspot is instead a ball of ``RADIUS_MM``: the ball with the largest sum of
 uncertainty comes first, its voxels are removed, and so on. Small separate regions give one hotspot
 each, as connected components would.
+
+In each connected region, the search ends where a ball has less than half of the uncertainty of the
+first one: after that come pieces of the thin border that surrounds every structure, in almost any
+number. Only voxels above a threshold count, which is the one below which maps are not shown, or
+higher: half of the scan's highest uncertainty, and so high that they are at most a fiftieth of the
+scan. A young network is uncertain almost everywhere: which voxels are above such a threshold is
+partly chance then, and a hotspot needs half of the uncertainty of the first one of the scan.
 """
 
 from __future__ import annotations
@@ -24,6 +31,10 @@ RADIUS_MM = 5.0  # radius of a hotspot; 3 to 10 were measured
 MIN_VOXELS = 4  # single noisy voxels are ignored
 CELLS_PER_RADIUS = 4.0  # cells of the search grid per radius
 MIN_MASS_FRACTION = 0.05  # relative to the first hotspot; smaller ones are ignored
+MIN_REGION_FRACTION = 0.5  # relative to the first hotspot of the same connected region
+MAX_BALLS = 4  # examined at most, for each hotspot to find
+MIN_THRESHOLD = 0.3  # below it maps are not shown by default
+MAX_SEARCHED_FRACTION = 0.02  # of the voxels of a scan
 
 Map = npt.NDArray[np.floating[Any]]
 
@@ -40,6 +51,11 @@ class Hotspot:
     mass: float
     voxels: int
 
+    @property
+    def mean_uncertainty(self) -> float:
+        """Mean uncertainty of its voxels."""
+        return self.mass / self.voxels
+
 
 def find_hotspots(
     uncertainty: Map,
@@ -53,11 +69,17 @@ def find_hotspots(
     ----------
     uncertainty : (D, H, W), in [0, 1]
     spacing : in mm
-    threshold : by default half of the map's 99.9 % quantile, and at least 0.1
+    threshold : of the voxels that count; by default as described at the top of this file
     max_count : maximum number of hotspots
     """
+    median, searched, highest = (
+        float(value)
+        for value in np.quantile(uncertainty, (0.5, 1.0 - MAX_SEARCHED_FRACTION, 0.999))
+    )
     if threshold is None:
-        threshold = max(0.5 * float(np.quantile(uncertainty, 0.999)), 0.1)
+        threshold = max(0.5 * highest, searched, MIN_THRESHOLD)
+    is_uncertain_everywhere = median >= MIN_THRESHOLD
+    min_fraction = MIN_REGION_FRACTION if is_uncertain_everywhere else MIN_MASS_FRACTION
     remaining = np.where(uncertainty >= threshold, uncertainty, 0.0).astype(np.float32)
     if not remaining.any():
         return []
@@ -65,17 +87,24 @@ def find_hotspots(
     grid = _MassGrid(remaining, spacing)
     hotspots: list[Hotspot] = []
     first_mass = 0.0
-    for _ in range(2 * max_count):  # some are too small and skipped
+    regions, _ = ndimage.label(notable > 0, structure=np.ones((3, 3, 3)))
+    region_masses: dict[int, float] = {}  # of the first hotspot in each region
+    for _ in range(MAX_BALLS * max_count):  # some are too small and skipped
         box, in_ball = grid.find_densest_ball()
         ball_values = np.where(in_ball, remaining[box], 0.0)
         mass, voxels = float(ball_values.sum()), int(np.count_nonzero(ball_values))
         first_mass = first_mass or mass
-        if len(hotspots) == max_count or mass <= MIN_MASS_FRACTION * first_mass:
+        if len(hotspots) == max_count or mass <= min_fraction * first_mass:
             break
+        candidates = np.where(ball_values > 0, _smooth_box(notable, box), -1.0)
+        peak = np.unravel_index(int(np.argmax(candidates)), candidates.shape)
+        d, h, w = (int(b) + extent.start for b, extent in zip(peak, box, strict=True))
+        region = int(regions[d, h, w])
+        if mass < MIN_REGION_FRACTION * region_masses.setdefault(region, mass):
+            remaining[regions == region] = 0.0  # the rest of the region is its border
+            grid = _MassGrid(remaining, spacing)
+            continue
         if voxels >= MIN_VOXELS:
-            candidates = np.where(ball_values > 0, _smooth_box(notable, box), -1.0)
-            peak = np.unravel_index(int(np.argmax(candidates)), candidates.shape)
-            d, h, w = (int(b) + extent.start for b, extent in zip(peak, box, strict=True))
             hotspots.append(Hotspot((d, h, w), mass, voxels))
         remaining[box][in_ball] = 0.0
         grid.update(remaining, box)

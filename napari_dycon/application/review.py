@@ -9,35 +9,30 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from napari_dycon.application import engine_process
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.cases.loading import load_prediction
+from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.messages import report_notes
+from napari_dycon.application.predictions.controller import PredictionController
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
-from napari_dycon.errors import BusyError, UserError
+from napari_dycon.core.wording import format_count, format_volume
+from napari_dycon.errors import UserError
 from napari_dycon.project.acceptances import (
     has_acceptance_record,
     record_acceptance,
     update_after_undo,
-)
-from napari_dycon.project.runs.events import (
-    Event,
-    FailedEvent,
-    IdleEvent,
-    PredictedEvent,
-    PredictionFinishedEvent,
 )
 
 Position = tuple[float, float, float]
 
 
 class Review:
-    """Requests, reloads, navigates and accepts predictions."""
+    """Reloads, navigates and accepts predictions; ``predictions`` requests them."""
 
     def __init__(
         self,
@@ -49,45 +44,23 @@ class Review:
     ) -> None:
         self._state = state
         self._task_runner = task_runner
-        self._followers = followers
         self._editor = editor
         self._autosaver = autosaver
-        self.is_predicting = False
+        self.predictions = PredictionController(state, followers, self.refresh)
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
         state.case_shown.connect(self._on_case_changed)
-        state.project_closed.connect(self._on_project_closed)
         state.edit_undone.connect(self._on_edit_undone)
+
+    @property
+    def is_predicting(self) -> bool:
+        """Whether a prediction is running."""
+        return self.predictions.is_running
 
     def predict(self, ids: Sequence[str], run: str | None) -> None:
         """Predict cases; see ``Session.predict``."""
-        state = self._state
-        project = state.require_project()
-        project.require_writable()
-        if self.is_predicting:
-            raise BusyError("A prediction is already running. Wait until it has finished.")
-        if not ids:
-            raise UserError("There are no cases to predict: all are labeled.")
-        chosen = project.runs.get(run)
-
-        def on_event(event: Event) -> None:
-            if state.project is not project or isinstance(event, IdleEvent):
-                return
-            state.event.emit(event)
-            if isinstance(event, PredictedEvent):
-                self.refresh(event.case)
-            elif isinstance(event, (FailedEvent, PredictionFinishedEvent)):
-                self.is_predicting = False
-                state.cases_changed.emit()
-                if isinstance(event, FailedEvent):
-                    state.message.emit("error", event.message)
-
-        self.is_predicting = True
-        events = engine_process.run_prediction(
-            project.path, chosen.id, [project.get_case(i).id for i in ids]
-        )
-        self._followers.follow(f"Predicting with {chosen.id}", events, on_event)
+        self.predictions.start(ids, run)
 
     def refresh(self, case_id: str) -> None:
         """Reload the newest prediction of the active case."""
@@ -99,12 +72,12 @@ class Review:
         def on_done(updated: ActiveCase) -> None:
             if state.case is case:
                 case.run, case.prediction = updated.run, updated.prediction
+                case.is_preliminary = updated.is_preliminary
                 case.uncertainty, case.disagreement = updated.uncertainty, updated.disagreement
                 case.hotspots, case.display_thresholds = (
                     updated.hotspots,
                     updated.display_thresholds,
                 )
-                case.display_maps = updated.display_maps
                 self._hotspot_index = -1
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
@@ -140,6 +113,28 @@ class Review:
         self._state.hotspot_visited.emit(index)
         return z, y, x
 
+    @property
+    def current_hotspot(self) -> Hotspot | None:
+        """The hotspot that is shown, ``None`` before the first."""
+        case = self._state.case
+        if case is None or not 0 <= self._hotspot_index < len(case.hotspots):
+            return None
+        return case.hotspots[self._hotspot_index]
+
+    def describe_hotspots(self) -> str:
+        """Describe the current hotspot with its size, or how many there are."""
+        number, count, n_visited = self.hotspot_progress()
+        case, hotspot = self._state.case, self.current_hotspot
+        if not count or case is None:
+            return ""
+        if hotspot is None:
+            return f"{format_count(count, 'uncertain region')}, {n_visited} viewed"
+        volume_mm3 = hotspot.voxels * float(np.prod(case.image.spacing_mm))
+        return (
+            f"Region {number} of {count}: {format_volume(volume_mm3)}, uncertainty "
+            f"{hotspot.mean_uncertainty:.2f}"
+        )
+
     def hotspot_progress(self) -> tuple[int, int, int]:
         """Return the number of the current hotspot (0 for none), their count, and viewed ones."""
         case = self._state.case
@@ -158,9 +153,6 @@ class Review:
 
     def _on_case_changed(self, _: object) -> None:
         self._hotspot_index = -1
-
-    def _on_project_closed(self) -> None:
-        self.is_predicting = False
 
     # ---- Accepting ---------------------------------------------------------------------------
 

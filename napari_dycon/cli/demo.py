@@ -71,7 +71,7 @@ def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
                 case DemoEvent():
                     print_status(event.message)
                 case TemplatesEvent():
-                    print_status(f"Predicted {event.case} as a template for atlas fusion")
+                    print_status(f"Reference scan {event.done} of {event.total} ready")
                 case StepEvent():
                     text = f"Training, step {event.step}"
                     update_progress("training", event.progress, 1.0, text)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+import sys
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from napari_dycon.cli.console import (
-    MAX_SCAN_DURATION_S,
-    is_interactive,
-    make_progress_bar,
-    print_event,
-    print_status,
-)
+from napari_dycon.cli.console import print_event, print_status
 from napari_dycon.cli.options import (
     CasesOption,
     DeviceOption,
@@ -26,9 +22,12 @@ from napari_dycon.cli.options import (
     open_project,
     parse_case_ids,
 )
+from napari_dycon.cli.prediction_display import show_predictions
+from napari_dycon.core.atomic import abandon_writes
 from napari_dycon.core.text import escape_control_characters
+from napari_dycon.core.wording import format_count
+from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.errors import DyconError, UserError
-from napari_dycon.project.runs.events import Event, PredictedEvent, PredictingEvent, TemplatesEvent
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from napari_dycon.project.importing.discovery import Scan
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
+
+CANCELED_EXIT_CODE = 130  # as after Ctrl+C in shells
+WRITE_TIMEOUT_S = 1.0  # for files that are being written when a prediction is canceled
 
 
 class LoadedNetwork(NamedTuple):
@@ -58,13 +60,13 @@ class PredictionInputs:
     scans : scans to predict; ``None`` if cases of the project are predicted
     case_ids : cases of the project
     folder : output folder
-    incomplete : patients that lack a channel
+    incomplete : patients that lack a channel, and the reasons
     """
 
     scans: list[Scan] | None
     case_ids: list[str]
     folder: Path
-    incomplete: list[FailedPrediction] = field(default_factory=list)
+    incomplete: list[tuple[str, DyconError]] = field(default_factory=list)
 
     @property
     def count(self) -> int:
@@ -85,39 +87,54 @@ def predict(
     resample: ResampleOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
+    preliminary: Annotated[int, typer.Option(min=0, hidden=True)] = 0,
+    end_with_input: Annotated[bool, typer.Option("--end-with-input", hidden=True)] = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
 
     Scans that cannot be predicted are left out and listed at the end. The exit code is then 2, or 1
     if a scan was too large for the available memory.
     """
-    from napari_dycon.cli.batch_predict import summarize_failures
-
+    if end_with_input:
+        threading.Thread(target=_end_with_input, name="cancel", daemon=True).start()
     opened = open_project(project)
     chosen = opened.runs.get(run)
     inputs = _resolve_inputs(opened, chosen, images, cases, out)
-    network = _load_network(chosen, device)
-    failures: list[FailedPrediction] = []
-    try:
-        _predict_inputs(opened, chosen, inputs, network, failures, resample, as_json)
-    except DyconError:
-        _report_failures(inputs.incomplete + failures, as_json)
-        raise
     if not as_json:
-        count = inputs.count - len(failures)
-        text = f"{count} prediction(s) of run {chosen.id} in {inputs.folder}"
+        what = format_count(inputs.count, "case" if inputs.scans is None else "scan")
+        print_status(f"Predicting {what} with run {chosen.id}")
+    failures = _predict_inputs(opened, chosen, inputs, device, resample, as_json, preliminary)
+    if not as_json:
+        count = format_count(inputs.count - len(failures), "prediction")
+        text = f"{count} of run {chosen.id} in {inputs.folder}"
         typer.echo(escape_control_characters(text))
-    all_failures = inputs.incomplete + failures
+    from napari_dycon.cli.batch_predict import FailedPrediction, summarize_failures
+
+    all_failures = [FailedPrediction(*one) for one in inputs.incomplete] + failures
     _report_failures(all_failures, as_json)
     if all_failures:
         raise summarize_failures(all_failures, inputs.count + len(inputs.incomplete))
+
+
+def _end_with_input() -> None:
+    """End this process at the end of its input: the window canceled it, or has gone.
+
+    Files of finished scans are kept, and files that are being written become complete or are
+    removed. Computations cannot be interrupted, so that the process ends at once.
+    """
+    try:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+    except OSError:
+        pass
+    abandon_writes(WRITE_TIMEOUT_S)
+    os._exit(CANCELED_EXIT_CODE)
 
 
 def _resolve_inputs(
     project: Project, run: Run, images: Path | None, cases: str | None, out: Path | None
 ) -> PredictionInputs:
     """Find the scans to predict, and check all options before anything is computed."""
-    from napari_dycon.cli.batch_predict import FailedPrediction
     from napari_dycon.core.containment import ensure_within
 
     if not run.has_weights:
@@ -131,14 +148,14 @@ def _resolve_inputs(
         )
     if out is None:
         project.require_writable()
-    incomplete: list[FailedPrediction] = []
+    incomplete: list[tuple[str, DyconError]] = []
     scans = (
         None
         if images is None
         else find_scans_to_predict(
             images,
             project.channels,
-            lambda skip: incomplete.append(FailedPrediction(skip.scan.name, skip.error)),
+            lambda skip: incomplete.append((skip.scan.name, skip.error)),
         )
     )
     ids = parse_case_ids(cases) if cases else [case.id for case in project.cases]
@@ -166,19 +183,34 @@ def _predict_inputs(
     project: Project,
     run: Run,
     inputs: PredictionInputs,
-    network: LoadedNetwork,
-    failures: list[FailedPrediction],
+    device_name: str,
     resample: bool,
     as_json: bool,
-) -> None:
-    """Predict and show the progress; scans that fail are added to ``failures``."""
-    from napari_dycon.cli.batch_predict import predict_case_batch, predict_file_batch
-    from napari_dycon.engine.atlas.templates import attach_atlases
-    from napari_dycon.engine.inference.progress import PredictionProgress
+    n_preliminary: int,
+) -> list[FailedPrediction]:
+    """Predict and show the progress; returns scans that failed.
 
-    model, device, dtype = network
+    Parameters
+    ----------
+    n_preliminary : cases, from the first on, that are predicted by one network alone before
+    """
     progress = PredictionProgress(inputs.count)
-    with show_predictions(inputs.count, str(device.type), as_json) as show:
+    failures: list[FailedPrediction] = []
+    with show_predictions(progress, as_json) as show:
+        from napari_dycon.cli.batch_predict import (
+            FailedPrediction,
+            predict_case_batch,
+            predict_file_batch,
+        )
+        from napari_dycon.engine.atlas.templates import attach_atlases
+        from napari_dycon.engine.inference.preliminary import predict_preliminary
+
+        model, device, dtype = _load_network(run, device_name)
+        first_cases = inputs.case_ids[:n_preliminary]
+        for event in predict_preliminary(
+            project, run.id, model, first_cases, device, dtype, progress
+        ):
+            show(event)
         model = attach_atlases(project, run, model, device, dtype, show, progress=progress)
         if inputs.scans is not None:
             events = predict_file_batch(
@@ -190,8 +222,14 @@ def _predict_inputs(
                 project, run.id, model, inputs.case_ids, device, dtype, failures=failures,
                 on_note=print_status, progress=progress,
             )  # fmt: skip
-        for event in events:
-            show(event)
+        try:
+            for event in events:
+                show(event)
+        except DyconError:
+            incomplete = [FailedPrediction(*one) for one in inputs.incomplete]
+            _report_failures(incomplete + failures, as_json)
+            raise
+    return failures
 
 
 def _report_failures(failures: Sequence[FailedPrediction], as_json: bool) -> None:
@@ -230,26 +268,3 @@ def check_output_folder(scans: list[Scan], folder: Path, project: Project) -> No
     }
     for scan in scans:
         check_target(folder / f"{scan.name}.nii.gz", scan_paths)
-
-
-@contextlib.contextmanager
-def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callable[[Event], None]]:
-    """Show the progress of ``total`` predictions; yield the function that shows an event."""
-    with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
-        task = progress.add_task(f"Predicting on {device}", total=total)
-        if not as_json and not is_interactive():  # a scan can take minutes
-            print_status(f"Predicting {total} scan(s) on {device}")
-
-        def show_event(event: Event) -> None:
-            if isinstance(event, TemplatesEvent):
-                # Standard output is reserved for the requested predictions.
-                print_status(f"Predicted {event.case} as a template for atlas fusion")
-            elif as_json:
-                print_event(event)
-            elif isinstance(event, PredictingEvent):
-                text = f"Predicting {event.case}"
-                progress.update(task, completed=event.done, total=event.total, description=text)
-            elif isinstance(event, PredictedEvent) and not is_interactive():
-                print_status(f"Predicted {event.case}")
-
-        yield show_event

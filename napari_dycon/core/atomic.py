@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,12 @@ from typing import Any
 from napari_dycon.errors import ProjectError
 
 RENAME_TIMEOUT_S = 3.0
+ABANDON_ATTEMPTS = 5  # to remove a folder while another thread writes into it
 MISSING_FOLDER_MESSAGE = "The folder {} is gone. Connect its drive, or restore the folder."
+
+
+_unfinished: set[Path] = set()  # temporary files and folders that are being written
+_rename_lock = threading.RLock()  # held while complete files replace old ones
 
 
 def temporary_path(path: Path) -> Path:
@@ -40,11 +46,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = temporary_path(path)
+    _unfinished.add(temporary)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        _replace(temporary, path)
+        with _rename_lock:
+            _replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -55,6 +63,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -66,12 +75,14 @@ def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
     """
     folder = targets[0].parent
     staging = temporary_path(folder / targets[-1].name)
+    _unfinished.add(staging)
     try:
         ensure_dir(staging, existing_root=folder)
         files = [staging / target.name for target in targets]
         yield files
-        for file, target in zip(files, targets, strict=True):
-            _replace(file, target)
+        with _rename_lock:
+            for file, target in zip(files, targets, strict=True):
+                _replace(file, target)
         _sync_folder(folder)
     except (OSError, ProjectError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -84,6 +95,26 @@ def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
         ) from cause
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        _unfinished.discard(staging)
+
+
+def abandon_writes(timeout_s: float) -> None:
+    """Let files that are being written become complete, or remove them after a timeout.
+
+    To be called before the process ends while other threads may still write: no target is
+    half-written or replaced after this returns, and no temporary file remains.
+    """
+    deadline = time.monotonic() + timeout_s
+    while _unfinished and time.monotonic() < deadline:
+        time.sleep(0.02)
+    _rename_lock.acquire()  # never released: complete files replace old ones together or not at all
+    for temporary in list(_unfinished):
+        for _ in range(ABANDON_ATTEMPTS):
+            shutil.rmtree(temporary, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            if not temporary.exists():
+                break
 
 
 def move_file(source: Path, target: Path) -> None:

@@ -19,9 +19,9 @@ def start_script(monkeypatch: pytest.MonkeyPatch, script: str) -> list[subproces
     """Replace the prediction process by a script; returns the started processes."""
     processes = []
 
-    def launch(_: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
+    def launch(_: Sequence[str], output: Any, errors: Any, inputs: Any) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-c", script], stdout=output, stderr=errors
+            [sys.executable, "-u", "-c", script], stdin=inputs, stdout=output, stderr=errors
         )
         processes.append(process)
         return process

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_dycon.project.runs.events import PredictedEvent, PredictingEvent
+from napari_dycon.project.runs.events import (
+    PredictedEvent,
+    PredictingEvent,
+    PredictionProgressEvent,
+)
 from napari_dycon.widgets.window.task_runner import PROGRESS_STEPS, update_progress
 
 
@@ -21,18 +25,21 @@ class Bar:
         self.text = text
 
 
-def test_predictions_and_templates_are_reported_before_they_start() -> None:
+def test_the_phases_of_a_prediction_are_shown_with_the_time_left() -> None:
     bar: Any = Bar()
-    event = PredictingEvent(case="scan-7", done=0, total=4, remaining_s=None)
+    event = PredictionProgressEvent(phase="loading")
     update_progress(bar, "Predicting", event)
-    assert (bar.n, bar.text) == (0, "Predicting: scan-7")
+    assert (bar.n, bar.text) == (0, "Loading the network…")
     update_progress(
         bar,
         "Predicting",
-        event.model_copy(update={"case": "scan-2", "done": 2, "remaining_s": 300.0}),
+        PredictionProgressEvent(
+            phase="references", case="scan-2", done=2, total=8, progress=0.5, remaining_s=300.0
+        ),
     )
-    assert (bar.n, bar.text) == (PROGRESS_STEPS // 2, "Predicting: scan-2, 5 min left")
-    # Its numbers are those of the scans alone: the bar would go back.
-    update_progress(bar, "Predicting", PredictedEvent(case="scan-1", done=1, total=2))
+    assert bar.n == PROGRESS_STEPS // 2
+    assert bar.text == "Preparing reference scans: 3 of 8 (once per training), about 5 min left"
+    # Their numbers are those of the scans alone: the bar would go back.
+    update_progress(bar, "Predicting", PredictingEvent(case="scan-1", done=1, total=4))
     update_progress(bar, "Predicting", PredictedEvent(case="scan-1", done=1, total=4))
     assert bar.n == PROGRESS_STEPS // 2

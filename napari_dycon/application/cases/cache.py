@@ -78,11 +78,16 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
         scan_fingerprints = tuple(
             io.scan_fingerprint(path) for path in project.image_paths(case_id)
         )
-        run = next(iter(project.predictions.list_run_ids(case_id)), None)
+        newest = project.predictions.find_newest(case_id)
         prediction_states: list[object] = []
         for path in (
-            [project.predictions.path(run, case_id, kind) for kind in PREDICTION_KINDS]
-            if run
+            [
+                project.predictions.path(
+                    newest.run, case_id, kind, preliminary=newest.is_preliminary
+                )
+                for kind in PREDICTION_KINDS
+            ]
+            if newest
             else ()
         ):
             file_stat = path.stat() if path.exists() else None
@@ -94,7 +99,7 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
     label = project.labels.version(case_id)
     classes = tuple(info.value for info in project.classes)  # deleted ones are not predicted
     scan = (case.images, case.resampled, scan_fingerprints)
-    return (*scan, label, run, tuple(prediction_states), classes)
+    return (*scan, label, newest, tuple(prediction_states), classes)
 
 
 def _copy_cached(cached: LoadedCase) -> LoadedCase:
@@ -117,6 +122,5 @@ def _count_bytes(case: ActiveCase) -> int:
         case.prediction,
         case.uncertainty,
         case.disagreement,
-        *case.display_maps.values(),
     )
     return sum(array.nbytes for array in arrays if array is not None)

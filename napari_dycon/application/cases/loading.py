@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.cases.display_maps import get_cell_mm, make_display_map
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import AutosaveState
+from napari_dycon.application.predictions.map_artifacts import (
+    clean_map,
+    find_content_box,
+    find_inner_box,
+    find_period,
+)
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.errors import DyconError, UserError
+from napari_dycon.errors import UserError
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
 
@@ -51,48 +55,35 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
     """Read the newest prediction of a case, if there is one."""
-    for run in project.predictions.list_run_ids(case.id)[:1]:
-        reference = case.image
+    while (newest := project.predictions.find_newest(case.id)) is not None:
+        run, is_preliminary = newest
         try:
             mask, uncertainty, disagreement = (
-                project.predictions.read(run, case.id, k, reference=reference)
-                for k in PREDICTION_KINDS
+                project.predictions.read(
+                    run, case.id, kind, reference=case.image, preliminary=is_preliminary
+                )
+                for kind in PREDICTION_KINDS
             )
         except UserError as error:  # scan and label are still shown
             case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
-        case.run, case.prediction, case.uncertainty, case.disagreement = (
-            run,
-            mask,
-            uncertainty,
-            disagreement,
+        if mask is None:  # a preliminary one that was just replaced
+            continue
+        case.run, case.is_preliminary, case.prediction = run, is_preliminary, mask
+        period = find_period(project, run, case.image.spacing_mm)
+        case.uncertainty, case.disagreement = (
+            None if values is None else clean_map(values, case.image.array, period)
+            for values in (uncertainty, disagreement)
         )
-        case.display_maps = _make_display_maps(project, case, run)
         case.display_thresholds = {
-            kind: float(
-                np.quantile(array[::2, ::2, ::2].astype(np.float32), 1.0 - MAX_TINTED_FRACTION)
-            )
-            for kind, array in case.display_maps.items()
+            kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
+            for kind in ("uncertainty", "disagreement")
+            if (array := getattr(case, kind)) is not None
         }
-        case.hotspots = (
-            []
-            if case.uncertainty is None
-            else find_hotspots(case.uncertainty, case.image.spacing_mm)
-        )
+        if case.uncertainty is not None:
+            inner = find_inner_box(find_content_box(case.image.array), period)
+            searched = np.zeros_like(case.uncertainty)
+            searched[inner] = case.uncertainty[inner]
+            case.hotspots = find_hotspots(searched, case.image.spacing_mm)
+        break
     return case
-
-
-def _make_display_maps(
-    project: Project, case: ActiveCase, run: str
-) -> dict[str, npt.NDArray[np.float16]]:
-    spacing = case.image.spacing_mm
-    try:
-        config = project.runs.get(run).read_config()
-    except DyconError:  # the prediction of a run that was removed
-        config = {}
-    cells = [c / s for c, s in zip(get_cell_mm(config, spacing), spacing, strict=True)]
-    return {
-        kind: make_display_map(values, case.prediction, case.get_channel(0), cells)
-        for kind in ("uncertainty", "disagreement")
-        if (values := getattr(case, kind)) is not None
-    }

@@ -24,6 +24,7 @@ import torch
 
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.types import Array
+from napari_dycon.engine.atlas.pseudo_labels import MAX_ATLASES
 from napari_dycon.engine.atlas.segmentation import can_atlases_agree, is_valid_atlas, load_atlases
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.cases import LabeledCase
@@ -38,10 +39,12 @@ from napari_dycon.engine.device import empty_cache, is_out_of_memory, use_single
 from napari_dycon.engine.inference.predict import (
     CPU,
     MAX_ATLAS_VOXELS,
+    count_atlases,
+    count_member_passes,
     predict_members,
     predict_with_atlases,
 )
-from napari_dycon.engine.inference.progress import PredictionProgress
+from napari_dycon.engine.inference.progress import PredictionProgress, measure_work
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.memory import retry_with_less_memory
 from napari_dycon.errors import DyconError
@@ -87,19 +90,55 @@ def attach_atlases(
     with an event for each. Scans that cannot be read, or that memory does not suffice for, are left
     out. ``progress`` counts the templates to predict and is updated before each.
     """
+    is_followed = progress is not None
+    progress = progress or PredictionProgress(0)
     atlases = load_atlases(project, run, model.config)
-    if not _can_atlases_agree(atlases, device):
+    candidates, missing = _find_templates(project, run, model) if atlases else ({}, set())
+    progress.add(len(missing))
+    _plan_work(progress, model, len(atlases), len(candidates))
+    progress.set_total(1, "checking")
+    progress.start("", "checking")
+    with progress.measure("atlases", min(max(len(atlases) - 1, 0), MAX_ATLASES)):
+        can_agree = _can_atlases_agree(atlases, device)
+    progress.finish()
+    if not can_agree:
+        progress.add(-len(missing))
         return model
     model = dataclasses.replace(model, atlases=(atlases,))
-    split = load_case_split(run.state_folder)
-    if not model.atlases[0] or split is None or not model.config.atlas.templates:
+    if not atlases or not model.config.atlas.templates or load_case_split(run.state_folder) is None:
         return model
+    templates, n_rejected, n_ready = [], 0, len(candidates) - len(missing)
+    for case, template in candidates.items():
+        if case in missing:
+            if n_rejected == MAX_REJECTED:
+                progress.add(-1)
+                continue
+            announcement = progress.start(case, "references")
+            if is_followed:
+                on_event(announcement)
+            is_written = _make_template(project, model, template, device, dtype, progress)
+            progress.finish()
+            n_rejected += is_written is None
+            if not is_written:
+                continue
+            n_ready += 1
+            on_event(TemplatesEvent(case=case, done=n_ready, total=len(candidates)))
+        templates.append(template)
+    return dataclasses.replace(model, atlases=(*model.atlases, tuple(templates)))
+
+
+def _find_templates(
+    project: Project, run: Run, model: TrainedModel
+) -> tuple[dict[str, LabeledCase], set[str]]:
+    """Return the templates of a run in order, by case, and those that have to be predicted."""
+    split = load_case_split(run.state_folder)
+    if split is None or not model.config.atlas.templates:
+        return {}, set()
     order = np.random.default_rng(model.config.seed).permutation(len(split.unlabeled))
-    chosen = [split.unlabeled[number] for number in order[: model.config.atlas.templates]]
     folder = _prepare_folder(run, model)
     n_classes = len(model.class_values) + 1
     candidates: dict[str, LabeledCase] = {}
-    for case in chosen:
+    for case in [split.unlabeled[number] for number in order[: model.config.atlas.templates]]:
         with contextlib.suppress(DyconError, OSError):  # moved away
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
             candidates[case] = LabeledCase(case, image, folder / image.name)
@@ -107,29 +146,19 @@ def attach_atlases(
         case for case, template in candidates.items() if not is_valid_atlas(template, n_classes)
     }
     if project.read_only_reason:
-        candidates = {case: one for case, one in candidates.items() if case not in missing}
-        missing = set()
-    if progress is not None:
-        progress.add(len(missing))
-    templates, n_rejected = [], 0
-    for case, template in candidates.items():
-        if case in missing:
-            if n_rejected == MAX_REJECTED:
-                if progress is not None:
-                    progress.add(-1)
-                continue
-            if progress is not None:
-                on_event(progress.start(case))
-            is_written = _make_template(project, model, template, device, dtype)
-            if progress is not None:
-                progress.finish()
-            n_rejected += is_written is None
-            if not is_written:
-                continue
-            number = chosen.index(case) + 1
-            on_event(TemplatesEvent(case=case, done=number, total=len(chosen)))
-        templates.append(template)
-    return dataclasses.replace(model, atlases=(*model.atlases, tuple(templates)))
+        return {case: one for case, one in candidates.items() if case not in missing}, set()
+    return candidates, missing
+
+
+def _plan_work(
+    progress: PredictionProgress, model: TrainedModel, n_atlases: int, n_templates: int
+) -> None:
+    """Tell the progress how much work each template and each scan is."""
+    passes = count_member_passes(model, fast=False)
+    n_atlases, n_templates = min(n_atlases, MAX_ATLASES), min(n_templates, MAX_ATLASES)
+    progress.plan("checking", atlases=max(n_atlases - 1, 0))
+    progress.plan("references", passes=passes, atlases=n_atlases)
+    progress.plan("predicting", passes=passes, atlases=n_atlases + n_templates)
 
 
 def _make_template(
@@ -138,6 +167,7 @@ def _make_template(
     template: LabeledCase,
     device: torch.device,
     dtype: torch.dtype,
+    progress: PredictionProgress,
 ) -> bool | None:
     """Predict a template and write it.
 
@@ -147,7 +177,7 @@ def _make_template(
     """
     try:
         prepared = prepare_image(project.read_image(template.id), model.config)
-        label = _predict_template(model, prepared, device, dtype)
+        label = _predict_template(model, prepared, device, dtype, progress)
         if label is None:
             return None
         save_array(template.image, prepared)
@@ -163,15 +193,23 @@ def _make_template(
 
 
 def _predict_template(
-    model: TrainedModel, image: Array, device: torch.device, dtype: torch.dtype
+    model: TrainedModel,
+    image: Array,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: PredictionProgress,
 ) -> npt.NDArray[np.uint8] | None:
     """Predict class indices (D, H, W) of a prepared scan with networks and atlases."""
     shape = image.shape[1:]
-    atlas_probabilities = predict_with_atlases(model, image, shape, device)
+    with measure_work(progress, "atlases", count_atlases(model)):
+        atlas_probabilities = predict_with_atlases(model, image, shape, device)
     if atlas_probabilities is None:
         return None
-    members = predict_members(model, image, shape, device, dtype, fast=False)
-    mean, *_ = compute_uncertainty_maps(members, atlas_probabilities, model.config.atlas.weight)
+    members = predict_members(
+        model, image, shape, device, dtype, fast=False, on_fraction=progress.report_fraction
+    )
+    with measure_work(progress, "passes", count_member_passes(model, fast=False)):
+        mean, *_ = compute_uncertainty_maps(members, atlas_probabilities, model.config.atlas.weight)
     return mean.argmax(dim=0).numpy().astype(np.uint8)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_dycon.engine.atlas.pseudo_labels import MAX_ATLASES
 from napari_dycon.engine.atlas.segmentation import segment_with_atlases
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.patches import LEFT_RIGHT_AXIS
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.device import disable_cudnn_benchmark, use_single_thread
 from napari_dycon.engine.inference.embedding import FeatureSum
+from napari_dycon.engine.inference.progress import (
+    PredictionProgress,
+    count_passes,
+    measure_work,
+)
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
-from napari_dycon.engine.inference.windows import plan_windows, predict_windows
+from napari_dycon.engine.inference.windows import OVERLAP_SIDE, plan_windows, predict_windows
 from napari_dycon.engine.losses.probability import upcast
 from napari_dycon.engine.memory import get_free_bytes, retry_with_less_memory
 from napari_dycon.engine.network import SegmentationNetwork
@@ -62,6 +68,7 @@ def predict_volume(
     fast: bool = False,
     exclude_case: str | None = None,
     prepared_image: npt.NDArray[np.float32] | None = None,
+    progress: PredictionProgress | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
@@ -74,6 +81,7 @@ def predict_volume(
     exclude_case : the scan's own case, which is not used as an atlas
     prepared_image : the preprocessed scan (C, D, H, W), if available; then only the volume's grid
         is used
+    progress : the work on the scan is reported to it
 
     Raises
     ------
@@ -94,19 +102,25 @@ def predict_volume(
     values = np.array([0, *model.class_values], dtype=np.uint8)
     placement = device, dtype
     if len(slabs) > 1:
-        return _predict_slabs(model, image, shape, slabs, *placement, fast=fast)
+        return _predict_slabs(model, image, shape, slabs, *placement, fast=fast, progress=progress)
 
     def predict(maps_device: torch.device) -> Prediction:
         features = FeatureSum()
         members = predict_members(
-            model, image, shape, *placement, fast=fast, maps_device=maps_device, features=features
-        )
-        atlas_probabilities = (
-            None
-            if fast
-            else predict_with_atlases(model, image, shape, device, exclude_case=exclude_case)
-        )
-        mean, *maps = compute_uncertainty_maps(members, atlas_probabilities, config.atlas.weight)
+            model, image, shape, *placement, fast=fast, maps_device=maps_device, features=features,
+            on_fraction=None if progress is None else progress.report_fraction,
+        )  # fmt: skip
+        atlas_probabilities = None
+        if not fast:
+            with measure_work(progress, "atlases", count_atlases(model)):
+                atlas_probabilities = predict_with_atlases(
+                    model, image, shape, device, exclude_case=exclude_case
+                )
+        passes = count_member_passes(model, fast=fast, shape=image.shape[1:])
+        with measure_work(progress, "passes", passes):
+            mean, *maps = compute_uncertainty_maps(
+                members, atlas_probabilities, config.atlas.weight
+            )
         uncertainty, disagreement = (array.cpu().numpy() for array in maps)
         mask = values[mean.argmax(dim=0).cpu().numpy()]
         return Prediction(mask, uncertainty, disagreement, features.to_vector())
@@ -124,6 +138,7 @@ def _predict_slabs(
     dtype: torch.dtype,
     *,
     fast: bool,
+    progress: PredictionProgress | None = None,
 ) -> Prediction:
     """Predict a prepared scan ``(C, D, H, W)`` slab by slab, on the grid ``shape``."""
     features = FeatureSum()
@@ -134,10 +149,13 @@ def _predict_slabs(
         slab_image = image[:, slab.prepared_start : slab.prepared_stop]
         d, h, w = slab_image.shape[1:]
         outputs = predict_members(
-            model, slab_image, (d, h, w), device, dtype, fast=fast, features=features
-        )
+            model, slab_image, (d, h, w), device, dtype, fast=fast, features=features,
+            on_fraction=None if progress is None else progress.report_fraction,
+        )  # fmt: skip
         members = (resize_slab(output, slab, shape, image.shape[1]) for output in outputs)
-        mean, *slab_maps = compute_uncertainty_maps(members)
+        work = count_member_passes(model, fast=fast) / len(slabs)
+        with measure_work(progress, "passes", work):
+            mean, *slab_maps = compute_uncertainty_maps(members)
         rows = slice(slab.start, slab.stop)
         mask[rows] = values[mean.argmax(dim=0).numpy()]
         for full_map, slab_map in zip(maps, slab_maps, strict=True):
@@ -155,6 +173,7 @@ def predict_members(
     fast: bool,
     maps_device: torch.device = CPU,
     features: FeatureSum | None = None,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Iterator[Tensor]:
     """Yield the softmax outputs ``(classes, *shape)`` of the ensemble members.
 
@@ -168,12 +187,18 @@ def predict_members(
     shape : shape of the scan's own grid
     maps_device : device of the outputs
     features : the teacher's features are added to it, once
+    on_fraction : called after each batch of windows with the fraction of the work that is done
     """
     image = torch.from_numpy(prepared_image)
     mirrors = (False, True) if model.config.inference.tta_flip_left_right and not fast else (False,)
-    for is_mirrored, (number, scale) in itertools.product(
-        mirrors, enumerate(model.config.inference.tta_scales)
-    ):
+    scales, done = model.config.inference.tta_scales, 0.0
+    total = count_passes(scales, is_mirrored=len(mirrors) > 1)
+    for is_mirrored, (number, scale) in itertools.product(mirrors, enumerate(scales)):
+
+        def report(fraction: float, done: float = done, amount: float = scale**3) -> None:
+            if on_fraction is not None:
+                on_fraction((done + amount * fraction) / total)
+
         network = (model.student, model.teacher)[number % 2]
         size = [max(round(n * scale), 1) for n in image.shape[1:]]
         view = image if scale == 1.0 else _resize(image, size)
@@ -183,12 +208,42 @@ def predict_members(
         # Maps on the CPU are preferred to smaller windows, which affect normalization layers.
         attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
         member = predict_probabilities(
-            network, model, view, device, dtype, member_features, attempts
+            network, model, view, device, dtype, member_features, attempts, report
         )
+        done += scale**3
         if is_mirrored:
             member = member.flip(LEFT_RIGHT_AXIS + 1)
         has_shape = tuple(member.shape[1:]) == shape
         yield (member if has_shape else _resize(member, shape)).to(maps_device)
+
+
+def count_member_passes(
+    model: TrainedModel, *, fast: bool, shape: Sequence[int] | None = None
+) -> float:
+    """Return the work of the members of an ensemble on one scan; see ``count_passes``.
+
+    Parameters
+    ----------
+    shape : shape of the prepared scan, if known, which decides how much windows overlap
+    """
+    inference, patch = model.config.inference, model.config.batch.patch_size
+    is_mirrored = inference.tta_flip_left_right and not fast
+    if shape is None:
+        return count_passes(inference.tta_scales, is_mirrored=is_mirrored)
+    assert patch is not None
+
+    def count_voxels(scale: float, overlap_side: float) -> int:
+        size = [max(round(length * scale), 1) for length in shape]
+        windows = plan_windows(size, patch, side=model.window_side, overlap_side=overlap_side)
+        return math.prod(windows.size) * math.prod(windows.counts)
+
+    computed = sum(count_voxels(scale, model.overlap_side) for scale in inference.tta_scales)
+    return computed * (2 if is_mirrored else 1) / count_voxels(1.0, OVERLAP_SIDE)
+
+
+def count_atlases(model: TrainedModel) -> int:
+    """Return how many atlases are registered to each scan."""
+    return sum(min(len(group), MAX_ATLASES) for group in model.atlases)
 
 
 def predict_with_atlases(
@@ -256,6 +311,7 @@ def predict_probabilities(
     dtype: torch.dtype,
     features: FeatureSum | None = None,
     attempts: Sequence[tuple[float, bool]] = ATTEMPTS,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Compute the softmax output ``(classes, D, H, W)`` of one of a model's networks.
 
@@ -266,6 +322,7 @@ def predict_probabilities(
     image : (C, D, H, W), prepared
     features : the bottleneck features of all windows are added to it
     attempts : ways to predict, as ``ATTEMPTS``
+    on_fraction : called after each batch of windows with the fraction of windows that are done
     """
     patch = model.config.batch.patch_size
     assert patch is not None
@@ -280,17 +337,22 @@ def predict_probabilities(
         image = F.pad(image[None], pad, mode="replicate")[0]
     attempts = [a for a in attempts if _has_multiple_locations(model, a)] or attempts[:1]
     attempt_features = FeatureSum()
+    n_windows, n_done = 1, 0
 
     def compute(x: Tensor) -> Tensor:
+        nonlocal n_done
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             logits, bottleneck = network.forward_with_bottleneck(x)
         probabilities = F.softmax(upcast(logits) / model.temperature, dim=1)
         if features is not None:
             attempt_features.add(upcast(bottleneck), 1.0 - probabilities[:, 0])
+        n_done += len(x)
+        if on_fraction is not None:
+            on_fraction(n_done / n_windows)
         return probabilities
 
     def predict(attempt: tuple[float, bool]) -> Tensor:
-        nonlocal attempt_features
+        nonlocal attempt_features, n_windows, n_done
         attempt_features = FeatureSum()
         side_fraction, on_device = attempt
         windows = plan_windows(
@@ -299,6 +361,7 @@ def predict_probabilities(
             side=side_fraction * model.window_side,
             overlap_side=model.overlap_side,
         )
+        n_windows, n_done = math.prod(windows.counts), 0
         batch_size = 1 if device.type == "cpu" else MAX_BATCH_VOXELS // math.prod(windows.size)
         return predict_windows(
             image,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from napari_dycon.core.atomic import atomic_write_many, ensure_dir
+from napari_dycon.core.wording import format_count
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
@@ -31,8 +32,15 @@ from napari_dycon.engine.inference.pipeline import (
     WrittenItem,
     run_pipeline,
 )
-from napari_dycon.engine.inference.predict import Prediction, extract_features, predict_volume
-from napari_dycon.engine.inference.progress import PredictionProgress
+from napari_dycon.engine.inference.predict import (
+    TEACHER_INDEX,
+    Prediction,
+    count_atlases,
+    count_member_passes,
+    extract_features,
+    predict_volume,
+)
+from napari_dycon.engine.inference.progress import PredictionProgress, measure_work
 from napari_dycon.engine.memory import get_free_bytes
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io import write_map, write_mask
@@ -89,39 +97,69 @@ def predict_cases(
 
     def compute(case: str, scan: PreparedScan) -> Prediction:
         return predict_volume(
-            model, scan.grid, device, dtype, exclude_case=case, prepared_image=scan.image
-        )
+            model, scan.grid, device, dtype, exclude_case=case, prepared_image=scan.image,
+            progress=progress,
+        )  # fmt: skip
 
     def write(case: str, grid: Volume, result: Prediction) -> None:
-        project.predictions.write(
-            run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid
-        )
         score = foreground_margin.mean_foreground_uncertainty(
             result.mask, result.uncertainty, grid.spacing_mm
         )
-        project.predictions.write_metadata(
-            run_id, case, PredictionMetadata(score=score, features=result.features)
-        )
+        project.predictions.write(
+            run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid,
+            metadata=PredictionMetadata(score=score, features=result.features),
+        )  # fmt: skip
 
+    labeled = _find_cases_without_features(project, run_id)
+    if progress is not None:
+        plan_predictions(progress, model, n_compared=len(labeled))
     yield from _predict_scans(
         cases, read, compute, write, get_name=str, progress=progress, on_error=on_error
     )
-    _write_labeled_features(project, run_id, model, device, dtype, on_labeled_error or on_error)
+    # Cases that were predicted just now may be labeled ones.
+    labeled = _find_cases_without_features(project, run_id)
+    _write_labeled_features(
+        project, run_id, labeled, model, device, dtype, on_labeled_error or on_error, progress
+    )
+
+
+def plan_predictions(
+    progress: PredictionProgress, model: TrainedModel, *, n_compared: int = 0
+) -> None:
+    """Tell the progress how much work each scan is.
+
+    Parameters
+    ----------
+    n_compared : labeled scans whose features are computed at the end
+    """
+    passes = count_member_passes(model, fast=False)
+    progress.plan("predicting", passes=passes, atlases=count_atlases(model))
+    progress.plan("comparing", passes=model.config.inference.tta_scales[TEACHER_INDEX] ** 3)
+    progress.set_total(n_compared, "comparing")
+
+
+def _find_cases_without_features(project: Project, run_id: str) -> dict[str, PredictionMetadata]:
+    """Return the labeled cases whose features are missing, with the metadata they have."""
+    known = {
+        case.id: project.predictions.read_metadata(run_id, case.id)
+        for case in project.labeled_cases("train")
+    }
+    return {case: metadata for case, metadata in known.items() if not metadata.features}
 
 
 def _write_labeled_features(
     project: Project,
     run_id: str,
+    case_metadata: Mapping[str, PredictionMetadata],
     model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     on_error: OnError | None,
+    progress: PredictionProgress | None,
 ) -> None:
     """Compute and write missing features of labeled scans."""
-    case_metadata = {
-        case.id: project.predictions.read_metadata(run_id, case.id)
-        for case in project.labeled_cases("train")
-    }
+    if progress is not None:
+        progress.set_total(len(case_metadata), "comparing")
 
     def read(case: str) -> npt.NDArray[np.float32]:
         with contextlib.suppress(ProjectError, OSError):  # missing or damaged
@@ -132,14 +170,22 @@ def _write_labeled_features(
         return prepare_scan(project.read_image(case), model, case).image
 
     def compute(_: str, image: npt.NDArray[np.float32]) -> list[float]:
-        return extract_features(model, image, device, dtype)
+        with measure_work(
+            progress, "passes", model.config.inference.tta_scales[TEACHER_INDEX] ** 3
+        ):
+            features = extract_features(model, image, device, dtype)
+        if progress is not None:
+            progress.finish()
+        return features
 
     def write(case: str, features: list[float]) -> None:
         metadata = case_metadata[case].model_copy(update={"features": features})
         project.predictions.write_metadata(run_id, case, metadata)
 
-    missing = [case for case, known in case_metadata.items() if not known.features]
-    for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_memory_for_next):
+    cases = list(case_metadata)
+    for step in run_pipeline(cases, read, compute, write, can_read_ahead=_has_memory_for_next):
+        if progress is not None and isinstance(step, ComputingItem):
+            progress.start(step.item, "comparing")
         if isinstance(step, FailedItem):
             _raise_or_report(step.item, step.error, on_error)
 
@@ -173,7 +219,9 @@ def predict_files(
         for text in loaded.grid.notes if on_note else ():
             assert on_note is not None
             on_note(text)
-        return predict_volume(model, loaded.grid, device, dtype, prepared_image=loaded.image)
+        return predict_volume(
+            model, loaded.grid, device, dtype, prepared_image=loaded.image, progress=progress
+        )
 
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
         ensure_dir(out_folder)
@@ -185,6 +233,8 @@ def predict_files(
             write_map(result.disagreement, reference=grid, path=files[1])
             write_mask(result.mask, reference=grid, path=files[2])
 
+    if progress is not None:
+        plan_predictions(progress, model)
     return _predict_scans(
         scans, read, compute, write, get_name=lambda scan: scan.name, progress=progress,
         on_error=on_error,
@@ -273,7 +323,7 @@ def check_channels(volume: Volume, model: TrainedModel, name: str) -> None:
     """Reject a scan whose number of channels differs from that of the network."""
     if volume.channels != model.channels:
         raise UserError(
-            f"{name} has {volume.channels} channel(s), but this run was trained on "
+            f"{name} has {format_count(volume.channels, 'channel')}, but this run was trained on "
             f"{model.channels}. Choose scans with the same channels."
         )
 

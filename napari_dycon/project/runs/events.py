@@ -336,6 +336,38 @@ class IdleEvent(BaseEvent):
     event: Literal["idle"] = "idle"
 
 
+class PredictionProgressEvent(BaseEvent):
+    """Progress of a prediction. It is sent about once a second."""
+
+    event: Literal["prediction_progress"] = "prediction_progress"
+    phase: Text = Field(
+        default="",
+        description="loading, preliminary, checking (whether atlases can be used), references "
+        "(templates), predicting, or comparing (features of labeled scans).",
+    )
+    case: Text = Field(default="", description="Id of the case, or name of the file.")
+    done: Count = Field(default=0, description="Number of finished scans of this phase.")
+    total: Count = Field(default=0, description="Number of scans of this phase.")
+    progress: Fraction = Field(default=0.0, description="Progress of all phases, from 0 to 1.")
+    remaining_s: Number | None = Field(
+        default=None,
+        description="Estimated remaining time of all phases in seconds; null if unknown.",
+    )
+
+
+class PreliminaryEvent(BaseEvent):
+    """A scan was predicted by one network alone; the complete prediction follows."""
+
+    event: Literal["preliminary"] = "preliminary"
+    case: Text = Field(default="", description="Id of the case.")
+
+
+class PredictionCanceledEvent(BaseEvent):
+    """The user canceled the prediction. It is sent by ``Session`` only, as the last event."""
+
+    event: Literal["prediction_canceled"] = "prediction_canceled"
+
+
 class UnknownEvent(BaseEvent):
     """An event of a kind that a newer version writes, with all of its keys."""
 
@@ -366,7 +398,10 @@ KnownEvent = Annotated[
     | SkippedEvent
     | PredictionFinishedEvent
     | DemoEvent
-    | IdleEvent,
+    | IdleEvent
+    | PredictionProgressEvent
+    | PreliminaryEvent
+    | PredictionCanceledEvent,
     Field(discriminator="event"),
 ]
 Event = KnownEvent | UnknownEvent

@@ -147,7 +147,7 @@ class Overlays:
 
     def _show_map(self, role: str) -> None:
         case, existing_layer = self._session.case, self._layers.find_layer(role)
-        data = None if case is None else case.display_maps.get(role)
+        data = None if case is None else getattr(case, role)
         with self._layers.suppress_events():
             if case is None or data is None:
                 if existing_layer is not None:

@@ -8,11 +8,16 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
+from napari_dycon.application.predictions.status import (
+    describe_incomplete_ranking,
+    describe_preliminary,
+)
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.comparison_table import ComparisonTable
 from napari_dycon.widgets.review.overlay_controls import OverlayControls
+from napari_dycon.widgets.review.prediction_controls import PredictionControls
 from napari_dycon.widgets.window.helpers import (
     make_button,
     make_hint_label,
@@ -33,7 +38,7 @@ class ReviewSection(QWidget):
         self.overlay_controls = OverlayControls(session, layers)
         self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
-        self._build_prediction_buttons()
+        self.prediction_controls = PredictionControls(session)
         self._build_navigation()
         self._build_accept_buttons()
         self._lay_out()
@@ -46,19 +51,8 @@ class ReviewSection(QWidget):
             session.hotspot_visited,
         ):
             signal.connect(self._refresh)
+        session.review.predictions.status_changed.connect(self._update_source)
         self._refresh()
-
-    def _build_prediction_buttons(self) -> None:
-        self.predict_button = make_button(
-            "Predict this case",
-            "Predict the current case with the newest model",
-            report_errors(self.session, self._predict_case),
-        )
-        self.predict_all_button = make_button(
-            "Predict all unlabeled",
-            "Predict all unlabeled cases",
-            report_errors(self.session, self._predict_all),
-        )
 
     def _build_navigation(self) -> None:
         self.hotspot_label = QLabel("")
@@ -110,11 +104,11 @@ class ReviewSection(QWidget):
 
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
+        layout.addWidget(self.prediction_controls)
         layout.addWidget(self.source_label)
         layout.addWidget(self.overlay_controls)
         layout.addWidget(self.table)
         for buttons in (
-            (self.predict_button, self.predict_all_button),
             (self.previous_region_button, self.next_region_button, self.next_case_button),
             (self.hotspot_label,),
             (
@@ -138,16 +132,10 @@ class ReviewSection(QWidget):
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
-        has_weights = bool(project and any(run.has_weights for run in project.runs.list()))
         no_view = "" if case else "select a case in the list first"
-        no_weights = "" if has_weights else "train first"
-        if project and project.read_only_reason:
-            no_weights = project.read_only_reason or ""
         no_prediction = (
             "" if case and case.prediction is not None else "this case has no prediction"
         )
-        set_enabled(self.predict_button, no_view or no_weights)
-        set_enabled(self.predict_all_button, no_weights)
         set_enabled(self.next_case_button, "" if project else "open a project first")
         for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
@@ -159,26 +147,20 @@ class ReviewSection(QWidget):
             self.accept_brush_button,
         ):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
-        number, count, seen = self.session.review.hotspot_progress()
-        count_text = f"{count} uncertain region{'s' if count > 1 else ''}"
-        position_text = f"Region {number} of {count}" if number else count_text
-        self.hotspot_label.setText(f"{position_text}, {seen} viewed" if count else "")
-        self.source_label.setText(self._describe(case))
+        self.hotspot_label.setText(self.session.review.describe_hotspots())
+        self._update_source()
+
+    def _update_source(self, *_: object) -> None:
+        self.source_label.setText(self._describe(self.session.case))
 
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
             return "No case selected."
         if case.prediction is None:
             return f"{case.id} has no prediction yet."
+        if case.is_preliminary:
+            return describe_preliminary(case, self.session.review.predictions.status)
         return f"Prediction of run {case.run} for {case.id}."
-
-    def _predict_case(self) -> None:
-        if self.session.case is not None:
-            self.session.predict([self.session.case.id])
-
-    def _predict_all(self) -> None:
-        if self.session.project is not None:
-            self.session.predict([case.id for case in self.session.project.unlabeled_cases()])
 
     def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""
@@ -206,7 +188,9 @@ class ReviewSection(QWidget):
             candidates = [suggestion for suggestion in suggestions if suggestion.case != active_id]
             if candidates:
                 report_errors(self.session, self.session.show_case)(candidates[0].case)
-                self.session.message.emit("info", f"{candidates[0].case}: {candidates[0].reason}.")
+                reason = f"{candidates[0].case}: {candidates[0].reason}."
+                note = describe_incomplete_ranking(self.session.review.predictions.status)
+                self.session.message.emit("info", f"{reason} {note}".strip())
             else:
                 self.session.message.emit("info", "All training cases are labeled.")
 
@@ -218,8 +202,11 @@ class ReviewSection(QWidget):
 
     def accept_prediction(self, **selection: Any) -> None:
         """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
+        case = self.session.case
+        is_preliminary = case is not None and case.is_preliminary
         n_changed = self.session.accept_prediction(**selection)
-        self.session.message.emit("info", f"Prediction accepted: {n_changed} voxels changed.")
+        what = "Preliminary prediction" if is_preliminary else "Prediction"
+        self.session.message.emit("info", f"{what} accepted: {n_changed} voxels changed.")
 
     def accept_slice(self) -> None:
         """Accept the prediction in the current slice."""

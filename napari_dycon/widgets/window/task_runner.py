@@ -15,14 +15,16 @@ from qtpy.QtCore import QThreadPool, QTimer
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.activities import Activities, Activity
+from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.application.task_runner import Progress, errors_as_events
 from napari_dycon.core.durations import format_duration
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import CancelledError
 from napari_dycon.project.runs.events import (
     Event,
     IdleEvent,
-    PredictingEvent,
+    PredictionProgressEvent,
     PreparingEvent,
     RegistrationEvent,
     StepEvent,
@@ -250,9 +252,9 @@ def update_progress(bar: progress, title: str, event: Event) -> None:
     if isinstance(event, StepEvent):
         fraction = event.progress
         bar.set_description(f"{title}{_format_remaining(event.remaining_s)}")
-    elif isinstance(event, PredictingEvent):
-        fraction = event.done / max(event.total, 1)
-        bar.set_description(f"{title}: {event.case}{_format_remaining(event.remaining_s)}")
+    elif isinstance(event, PredictionProgressEvent):
+        fraction = event.progress
+        bar.set_description(escape_rich_text(describe_progress(event)))
     elif isinstance(event, (PreparingEvent, RegistrationEvent)):
         fraction = event.done / max(event.total, 1)
         is_preparing = isinstance(event, PreparingEvent)

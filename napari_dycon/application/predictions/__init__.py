@@ -1,0 +1,1 @@
+"""Predictions: their process, their status, and artifacts of their maps."""

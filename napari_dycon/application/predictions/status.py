@@ -1,0 +1,126 @@
+"""Status of a prediction, derived from its events by a pure function, and its texts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.wording import format_count, format_duration, format_time_left
+from napari_dycon.project.runs.events import (
+    Event,
+    PredictedEvent,
+    PredictionProgressEvent,
+    PreliminaryEvent,
+    SkippedEvent,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictionStatus:
+    """Status of a prediction that is running.
+
+    Attributes
+    ----------
+    run : run whose networks predict
+    cases : cases to predict
+    progress : latest progress; ``None`` before the first
+    predicted, skipped : cases that are done, and those that could not be predicted
+    preliminary : cases with a preliminary prediction, until they are done
+    is_canceling : whether the user has canceled it
+    """
+
+    run: str
+    cases: tuple[str, ...]
+    progress: PredictionProgressEvent | None = None
+    predicted: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    preliminary: tuple[str, ...] = ()
+    is_canceling: bool = False
+
+    @property
+    def fraction(self) -> float | None:
+        """Fraction of the work that is done, ``None`` if it is unknown."""
+        if self.progress is None or self.progress.remaining_s is None:
+            return None
+        return self.progress.progress
+
+    def is_refining(self, case: str) -> bool:
+        """Whether the complete prediction of a case with a preliminary one is still computed."""
+        return case in self.preliminary
+
+
+def apply_event(status: PredictionStatus, event: Event) -> PredictionStatus:
+    """Return the status after an event; unknown events change nothing."""
+    match event:
+        case PredictionProgressEvent():
+            return dataclasses.replace(status, progress=event)
+        case PreliminaryEvent():
+            return dataclasses.replace(status, preliminary=(*status.preliminary, event.case))
+        case PredictedEvent():
+            return dataclasses.replace(
+                status,
+                predicted=(*status.predicted, event.case),
+                preliminary=tuple(case for case in status.preliminary if case != event.case),
+            )
+        case SkippedEvent():
+            return dataclasses.replace(status, skipped=(*status.skipped, event.case))
+    return status
+
+
+def describe_status(status: PredictionStatus) -> str:
+    """Describe what a prediction is doing, with the remaining time."""
+    if status.is_canceling:
+        return "Canceling…"
+    if status.progress is None:
+        return f"Loading the network of run {status.run}…"
+    return describe_progress(status.progress)
+
+
+def describe_progress(event: PredictionProgressEvent) -> str:
+    """Describe a phase of a prediction, with the remaining time."""
+    number = min(event.done + 1, max(event.total, 1))
+    position = f"{number} of {event.total}"
+    text = {
+        "loading": "Loading the network",
+        "preliminary": f"First quick prediction of {event.case}",
+        "checking": "Comparing the labeled scans",
+        "references": f"Preparing reference scans: {position} (once per training)",
+        "predicting": f"Predicting {event.case}" + (f" ({position})" if event.total > 1 else ""),
+        "comparing": f"Comparing with the labeled scans: {position}",
+    }.get(event.phase, "Predicting")
+    if event.remaining_s is None:
+        return f"{text}…"
+    return f"{text}, {format_time_left(event.remaining_s)}"
+
+
+def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
+    """Describe the preliminary prediction of a case."""
+    if status is not None and status.run == case.run and status.is_refining(case.id):
+        return "Preliminary prediction; refining…"
+    return f"Preliminary prediction of run {case.run}, not refined."
+
+
+def describe_incomplete_ranking(status: PredictionStatus | None) -> str:
+    """Return a note that cases are still being predicted; empty if they are not."""
+    if status is None or len(status.cases) < 2:
+        return ""
+    n_done = len(status.predicted) + len(status.skipped)
+    return (
+        f"This ranking is preliminary: {n_done} of {format_count(len(status.cases), 'case')} "
+        "predicted so far."
+    )
+
+
+def describe_result(status: PredictionStatus, seconds: float) -> str:
+    """Describe a prediction that ended without an error."""
+    n_cases, n_predicted = len(status.cases), len(status.predicted)
+    if status.is_canceling and n_predicted < n_cases:
+        if n_cases == 1:
+            text = f"Prediction of {status.cases[0]} canceled."
+        else:
+            text = f"Predicted {n_predicted} of {format_count(n_cases, 'case')}; canceled."
+        if status.preliminary:
+            text += f" The prediction of {status.preliminary[0]} is still preliminary."
+        return text
+    what = status.cases[0] if n_cases == 1 else format_count(n_cases, "case")
+    return f"Predicted {what} in {format_duration(seconds)}."
