@@ -39,14 +39,14 @@ MODULES = (
     "napari_dycon.project.runs.events",
     "napari_dycon.io",
     "napari_dycon.project.store",
-    "napari_dycon.application.run_status",
+    "napari_dycon.application.training.status",
 )
 Target = Callable[[bytes], object]
 
 
 def make_targets(folder: Path) -> dict[str, Target]:
     """Return the tested functions by name; each takes the bytes of a file."""
-    from napari_dycon.application.run_status import RunStatus, apply_event
+    from napari_dycon.application.training.status import RunStatus, apply_event
     from napari_dycon.engine.checkpoints.safetensors_io import open_untrusted_safetensors
     from napari_dycon.errors import DyconError
     from napari_dycon.io import read_volume

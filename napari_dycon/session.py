@@ -22,10 +22,10 @@ from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.project_opening import ProjectOpener
 from napari_dycon.application.projects.project_editing import ProjectEditor
 from napari_dycon.application.review import Review
-from napari_dycon.application.run_controller import RunController
-from napari_dycon.application.run_status import RunStatus
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
+from napari_dycon.application.training.controller import RunController
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import Array, Box, LabelArray
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.project.importing.discovery import Scan

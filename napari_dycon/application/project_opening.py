@@ -9,9 +9,9 @@ from pathlib import Path
 
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.application.training.controller import RunController
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.errors import DyconError
 from napari_dycon.project.known_copies import reads_only_known_scans

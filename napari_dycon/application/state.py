@@ -9,7 +9,7 @@ from __future__ import annotations
 from psygnal import Signal
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.errors import UserError
 from napari_dycon.project.store import Project

@@ -9,8 +9,22 @@ def format_duration(seconds: float) -> str:
     """Format a duration: "45 s", "12 min", "1 h 5 min"."""
     if seconds < MAX_SECONDS_SHOWN:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return f"{minutes} min"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def format_elapsed(seconds: float) -> str:
+    """Format a time that has passed: "45 s", "1 min 40 s", "1 h 5 min"."""
+    total = max(round(seconds), 0)
+    if total < 60:
+        return f"{total} s"
+    minutes, rest = divmod(total, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(total / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def format_remaining(seconds: float | None) -> str:

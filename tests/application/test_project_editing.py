@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import BusyError, UserError
 from napari_dycon.project.store import Project

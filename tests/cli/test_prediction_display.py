@@ -12,10 +12,9 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.cli import prediction_display
 from napari_dycon.cli.prediction_display import show_predictions
+from napari_dycon.core.durations import format_elapsed, format_remaining
 from napari_dycon.core.wording import (
     format_count,
-    format_duration,
-    format_time_left,
     format_volume,
 )
 from napari_dycon.engine.config import make_config
@@ -79,7 +78,7 @@ def test_a_prediction_ends_with_its_input(project: Project, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("seconds", "passed", "left"),
     [
-        (0.4, "0 s", "about 1 s left"),
+        (0.4, "0 s", "a few seconds left"),
         (42, "42 s", "about 40 s left"),
         (100, "1 min 40 s", "about 2 min left"),
         (361, "6 min 1 s", "about 6 min left"),
@@ -89,8 +88,8 @@ def test_a_prediction_ends_with_its_input(project: Project, tmp_path: Path) -> N
     ],
 )
 def test_durations_in_words(seconds: float, passed: str, left: str) -> None:
-    assert format_duration(seconds) == passed
-    assert format_time_left(seconds) == left
+    assert format_elapsed(seconds) == passed
+    assert format_remaining(seconds) == left
 
 
 def test_counts_and_volumes_in_words() -> None:

@@ -19,7 +19,7 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon import io
 from napari_dycon.application import engine_process
-from napari_dycon.application.training_history import read_training_history
+from napari_dycon.application.training.history import read_training_history
 from napari_dycon.cli.run_lock import stop_on_interrupt
 from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.cleanup import clean_project

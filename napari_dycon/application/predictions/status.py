@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.core.wording import format_count, format_duration, format_time_left
+from napari_dycon.core.durations import format_elapsed, format_remaining
+from napari_dycon.core.wording import format_count
 from napari_dycon.project.runs.events import (
     Event,
     PredictedEvent,
@@ -90,7 +91,7 @@ def describe_progress(event: PredictionProgressEvent) -> str:
     }.get(event.phase, "Predicting")
     if event.remaining_s is None:
         return f"{text}…"
-    return f"{text}, {format_time_left(event.remaining_s)}"
+    return f"{text}, {format_remaining(event.remaining_s)}"
 
 
 def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
@@ -123,4 +124,4 @@ def describe_result(status: PredictionStatus, seconds: float) -> str:
             text += f" The prediction of {status.preliminary[0]} is still preliminary."
         return text
     what = status.cases[0] if n_cases == 1 else format_count(n_cases, "case")
-    return f"Predicted {what} in {format_duration(seconds)}."
+    return f"Predicted {what} in {format_elapsed(seconds)}."

@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
-from napari_dycon.application.training_history import (
+from napari_dycon.application.training.history import (
     RunSummary,
     compare_rounds,
     read_training_history,

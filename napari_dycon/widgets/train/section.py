@@ -14,7 +14,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_dycon.application.run_status import RunStatus, describe_dice
+from napari_dycon.application.training.status import RunStatus, describe_dice
 from napari_dycon.core.durations import format_duration
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.engine.config import TrainConfig, make_config

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import flags_to_int, make_plain_label

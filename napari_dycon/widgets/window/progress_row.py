@@ -8,7 +8,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_dycon.application.activities import Activities, Activity
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import make_button, report_errors, set_enabled
 from napari_dycon.widgets.window.labels import ElidedLabel

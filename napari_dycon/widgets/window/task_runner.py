@@ -17,7 +17,7 @@ from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 from napari_dycon.application.activities import Activities, Activity
 from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.application.task_runner import Progress, errors_as_events
-from napari_dycon.core.durations import format_duration
+from napari_dycon.core.durations import format_remaining
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import CancelledError
@@ -278,4 +278,4 @@ def show_progress(bar: progress, shown: Progress) -> None:
 
 
 def _format_remaining(remaining_s: float | None) -> str:
-    return "" if remaining_s is None else f", {format_duration(remaining_s)} left"
+    return "" if remaining_s is None else f", {format_remaining(remaining_s)}"

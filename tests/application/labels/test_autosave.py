@@ -19,8 +19,8 @@ from helpers.nifti_files import save_nifti
 from napari_dycon import io
 from napari_dycon.application import engine_process
 from napari_dycon.application.cases.loading import load_case
-from napari_dycon.application.run_status import RunStatus, apply_event
 from napari_dycon.application.task_runner import InlineTaskRunner
+from napari_dycon.application.training.status import RunStatus, apply_event
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train

@@ -32,8 +32,8 @@ def test_invalid_event_lines_are_ignored(line: bytes) -> None:
 
 
 def test_events_with_missing_fields_are_ignored(project: Project) -> None:
-    from napari_dycon.application.run_status import RunStatus, apply_event
-    from napari_dycon.application.training_history import read_training_history
+    from napari_dycon.application.training.history import read_training_history
+    from napari_dycon.application.training.status import RunStatus, apply_event
 
     run = project.runs.create("dycon", {"method": "dycon"})
     status = RunStatus("starting", run.id)

@@ -11,8 +11,8 @@ from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import QApplication, QScrollArea
 from superqt import QCollapsible
 
-from napari_dycon.application.run_status import RunStatus
-from napari_dycon.application.training_history import RunSummary
+from napari_dycon.application.training.history import RunSummary
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.project.runs.events import (
     Event,
     FinishedEvent,

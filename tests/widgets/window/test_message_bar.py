@@ -9,7 +9,7 @@ import pytest
 from napari.utils.theme import get_theme
 from qtpy.QtWidgets import QPlainTextEdit
 
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.window import message_bar
 from napari_dycon.widgets.window.message_bar import LEVEL_COLORS, choose_color, contrast_ratio

@@ -12,7 +12,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 from qtpy.QtWidgets import QPushButton
 
-from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project

@@ -7,7 +7,7 @@ from typing import Any
 
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.training_history import (
+from napari_dycon.application.training.history import (
     RunSummary,
     compare_rounds,
     read_training_history,
@@ -83,7 +83,7 @@ def test_rounds_between_that_have_no_score_are_named() -> None:
 
 
 def test_long_curves_are_thinned() -> None:
-    from napari_dycon.application.training_history import MAX_CURVE_POINTS
+    from napari_dycon.application.training.history import MAX_CURVE_POINTS
     from napari_dycon.core.sequences import subsample
 
     curve = [(float(i), 0.5) for i in range(10_001)]

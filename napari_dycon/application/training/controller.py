@@ -13,7 +13,9 @@ from napari_dycon.application import engine_process
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.review import Review
-from napari_dycon.application.run_status import (
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import Progress
+from napari_dycon.application.training.status import (
     PAUSING_TEXT,
     STOPPING_TEXT,
     RunPhase,
@@ -21,8 +23,6 @@ from napari_dycon.application.run_status import (
     apply_event,
     starting_text,
 )
-from napari_dycon.application.state import AppState
-from napari_dycon.application.task_runner import Progress
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.project.runs.events import (

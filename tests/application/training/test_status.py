@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from napari_dycon.application.run_status import (
+from napari_dycon.application.training.status import (
     FIRST_STEP_TEXT,
     RunStatus,
     apply_event,

@@ -1,0 +1,1 @@
+"""Training runs as a window sees them: control, status, history."""
