@@ -93,6 +93,7 @@ class DyconPanel(QWidget):
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("Keyboard shortcuts (F1)")
+        help_button.setAccessibleName("Keyboard shortcuts")
         help_button.clicked.connect(self.show_shortcuts)
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)

@@ -118,6 +118,7 @@ class ViewToolbar(QToolBar):
     def _build_channel(self) -> None:
         self.channel = QComboBox()
         self.channel.setToolTip("Channel that is shown (Shift+C: next channel)")
+        self.channel.setAccessibleName("Channel")
         self.channel.activated.connect(self._window.show_channel)
         self.channel.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self._channel_action = self.addWidget(self.channel)
@@ -125,6 +126,7 @@ class ViewToolbar(QToolBar):
     def _build_window(self) -> None:
         self.preset = QComboBox()
         self.preset.setToolTip("Range of intensities that is displayed")
+        self.preset.setAccessibleName("Window preset")
         self.preset.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.preset.textActivated.connect(self._choose_preset)
         self.width_box, self.level_box = QDoubleSpinBox(), QDoubleSpinBox()
