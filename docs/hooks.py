@@ -81,6 +81,8 @@ def document_commands() -> str:
 def _describe_option_type(option: Any) -> str:
     if option.is_flag:
         return "flag"
+    if option.metavar:
+        return f"{option.metavar}, repeatable" if option.multiple else str(option.metavar)
     annotation = option.type_descriptor.annotation
     text = str(getattr(annotation, "__name__", annotation))
     words = {"str": "text", "int": "integer", "float": "number", "path": "path"}
