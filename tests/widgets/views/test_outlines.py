@@ -7,7 +7,7 @@ import pytest
 from helpers.gestures import Gestures
 from napari.layers import Labels
 
-from napari_dycon.widgets.layers.label_layer import PredictedLabels
+from napari_dycon.widgets.layers.label_layer import CaseLabels, PredictedLabels
 from napari_dycon.widgets.views.layer_mirror import copy_layer
 
 pytestmark = pytest.mark.gui
@@ -15,7 +15,8 @@ pytestmark = pytest.mark.gui
 
 def test_the_outline_of_the_label_is_drawn_in_all_views(gestures: Gestures) -> None:
     for view in gestures.views.views:
-        assert [layer.contour for layer in view.model.layers if isinstance(layer, Labels)] == [1]
+        contours = [layer.contour for layer in view.model.layers if isinstance(layer, CaseLabels)]
+        assert contours == [1]
 
 
 @pytest.mark.parametrize("layer_class", [Labels, PredictedLabels])
