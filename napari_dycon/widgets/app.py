@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 import napari
 from napari.settings import get_settings
+from qtpy.QtWidgets import QApplication
 
-from napari_dycon.widgets.layers.napari_internals import get_main_window, suppress_qt5_notice
+from napari_dycon.widgets.layers.napari_internals import (
+    get_main_window,
+    get_qt_viewer,
+    suppress_qt5_notice,
+)
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
 
+MIN_WIDTH_FOR_LAYER_LIST = 1280  # pixels of the screen
 PLUGIN_NAME, WIDGET_NAME = "napari-dycon", "DyCON"
 
 
@@ -22,10 +28,23 @@ def make_window(
     """Make a viewer with the panel, and open a project in it."""
     suppress_qt5_notice()
     viewer = napari.Viewer(title="napari-dycon", show=show)
+    hide_docks(viewer)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN_NAME, WIDGET_NAME)
     if project is not None:
         panel.session.open_project(project)
     return viewer, panel
+
+
+def hide_docks(viewer: napari.Viewer) -> None:
+    """Leave the space of napari's docks to the canvas; its Window menu shows them again.
+
+    Toolbar and panel have what a label needs. The list of layers is hidden on small screens only.
+    """
+    qt_viewer = get_qt_viewer(viewer)
+    qt_viewer.dockLayerControls.setVisible(False)
+    screen = QApplication.primaryScreen()
+    if screen is not None and screen.availableGeometry().width() < MIN_WIDTH_FOR_LAYER_LIST:
+        qt_viewer.dockLayerList.setVisible(False)
 
 
 def open_window(project: Path | None = None) -> None:

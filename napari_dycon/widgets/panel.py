@@ -60,7 +60,13 @@ class DyconPanel(QWidget):
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
-        self.canvas_area = CanvasArea(self.session, napari_viewer, self.layers, self.strip)
+        self.canvas_area = CanvasArea(
+            self.session,
+            napari_viewer,
+            self.layers,
+            self.strip,
+            self.annotate.completion.slice_button,
+        )
         self._is_released = False
         self._error_handler = ErrorHandler(self.session)
         self._close_handler: CloseHandler | None = None  # of the main window
@@ -87,6 +93,7 @@ class DyconPanel(QWidget):
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("Keyboard shortcuts (F1)")
+        help_button.setAccessibleName("Keyboard shortcuts")
         help_button.clicked.connect(self.show_shortcuts)
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.predictions.status import PredictionStatus
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
-from napari_dycon.project.runs.events import PredictionProgressEvent
 
 pytestmark = pytest.mark.gui
 
@@ -29,17 +27,19 @@ def test_a_prediction_is_shown_from_the_click_to_its_result(
     session.show_case("scan-4")
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     panel.tabs.setCurrentIndex(2)
-    controls = panel.review.prediction_controls
+    controls, row = panel.review.prediction_controls, panel.progress_row
     assert controls.predict_button.isEnabled()
-    assert not controls.cancel_button.isVisible()
-    size = controls.sizeHint()
+    assert not row.stop_button.isVisible()
 
     controls.predict_button.click()
-    assert controls.status_label.text() == "Loading the network of run 001-dycon…"
-    assert controls.cancel_button.isVisible()
-    assert (controls.bar.minimum(), controls.bar.maximum()) == (0, 0)  # busy
+    assert row.label.text() == "Loading the network of run 001-dycon…"
+    assert row.stop_button.isVisible()
+    assert row.stop_button.text() == "Cancel"
+    assert (row.bar.minimum(), row.bar.maximum()) == (0, 0)  # busy
     assert not controls.predict_button.isEnabled()
-    assert controls.sizeHint() == size  # nothing moves
+    texts: set[str] = set()
+    activities = panel.task_runner.activities
+    activities.changed.connect(lambda: texts.update(a.text for a in activities.running))
     qtbot.waitUntil(
         lambda: session.case.is_preliminary and session.case.prediction is not None,
         timeout=120_000,
@@ -49,32 +49,18 @@ def test_a_prediction_is_shown_from_the_click_to_its_result(
         lambda: any(t.startswith("Predicted scan-4 in") for t in messages), timeout=120_000
     )
     qtbot.waitUntil(lambda: not session.case.is_preliminary, timeout=20_000)
-    assert controls.status_label.text() == ""
-    assert not controls.cancel_button.isVisible()
+    assert any("scan-4" in text for text in texts)
+    qtbot.waitUntil(lambda: not row.stop_button.isVisible(), timeout=20_000)
     assert controls.predict_button.isEnabled()
     assert panel.review.source_label.text() == "Prediction of run 001-dycon for scan-4."
 
     messages.clear()
     controls.predict_all_button.click()
-    controls.cancel_button.click()
-    assert controls.status_label.text() == "Canceling…"
-    assert not controls.cancel_button.isEnabled()
+    row.stop_button.click()
+    assert "cancel" in row.label.text().lower()
+    assert not row.stop_button.isEnabled()
     qtbot.waitUntil(lambda: any("canceled" in text for text in messages), timeout=20_000)
     assert controls.predict_all_button.isEnabled()
-
-
-def test_the_bar_and_the_text_follow_the_progress(opened_panel: Any) -> None:
-    _, panel = opened_panel
-    controls = panel.review.prediction_controls
-    event = PredictionProgressEvent(
-        phase="predicting", case="a\u202eb", done=1, total=4, progress=0.25, remaining_s=30.0
-    )
-    status = PredictionStatus("001-dycon", ("a\u202eb", "b", "c", "d"), progress=event)
-    controls.predictions.status_changed.emit(status)
-    assert controls.bar.value() == 250
-    assert controls.status_label.text() == "Predicting a\\u202eb (2 of 4), about 30 s left"
-    controls.predictions.status_changed.emit(None)
-    assert controls.status_label.text() == ""
 
 
 def test_the_size_and_the_uncertainty_of_a_region_are_shown(opened_panel: Any) -> None:

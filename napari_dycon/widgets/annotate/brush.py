@@ -54,6 +54,7 @@ class BrushControls(QWidget):
         self.diameter.setDecimals(1)
         self.diameter.setSuffix(" mm")
         self.diameter.setToolTip("Brush diameter ([ and ])")
+        self.diameter.setAccessibleName("Brush diameter in millimeters")
         self.diameter.valueChanged.connect(layers.set_brush_mm)
         self.ball_checkbox = QCheckBox("3D")
         self.ball_checkbox.setToolTip(

@@ -24,14 +24,12 @@ MAX_RANGES = 4  # of slices, named in a message
 
 
 class CompletionBar(QWidget):
-    """Marks slices and scans as complete; for the panel or beside the canvas.
+    """Marks slices and scans as complete.
 
-    Parameters
-    ----------
-    n_columns : buttons in one row; the note of the last save comes after the last button
+    ``slice_button`` is not part of the bar: it is placed at the canvas.
     """
 
-    def __init__(self, session: Session, layers: CaseLayers, *, n_columns: int = 2) -> None:
+    def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
         self.session = session
         self.layers = layers
@@ -56,10 +54,9 @@ class CompletionBar(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        widgets = (self.slice_button, self.scan_button, self.reviewed_button, self.saved_label)
-        for position, widget in enumerate(widgets):
-            grid.addWidget(widget, *divmod(position, n_columns))
-        grid.setColumnStretch(n_columns - 1, 1)
+        grid.addWidget(self.scan_button, 0, 0)
+        grid.addWidget(self.reviewed_button, 0, 1)
+        grid.addWidget(self.saved_label, 1, 0, 1, 2)
         session.case_shown.connect(self._on_case_shown)
         session.label_saved.connect(self._on_saved)
         self._on_case_shown()

@@ -84,6 +84,7 @@ class DataSection(QWidget):
         self.filter_box = QComboBox()
         self.filter_box.addItems(list(FILTERS))
         self.filter_box.setToolTip("Filter the list of cases")
+        self.filter_box.setAccessibleName("Filter of the list of cases")
         self.filter_box.currentTextChanged.connect(self.case_list.apply_filter)
 
         self.start_page = StartPage(

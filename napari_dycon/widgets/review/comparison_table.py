@@ -30,6 +30,7 @@ class ComparisonTable(QTreeWidget):
         self.setHeaderLabels(list(COLUMNS))
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
+        self.setAccessibleName("Volumes and Dice by structure")
         self.setToolTip(
             "Volumes of label and prediction, and Dice over annotated voxels.\nThere is no Dice "
             "with a prediction that the label was made from"

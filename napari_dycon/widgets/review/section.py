@@ -62,6 +62,7 @@ class ReviewSection(QWidget):
             report_errors(self.session, self.previous_uncertain_region),
         )
         self.previous_region_button.setMaximumWidth(34)
+        self.previous_region_button.setAccessibleName("Previous uncertain region")
         self.next_region_button = make_button(
             "Next uncertain region",
             "Go to the next region of this case where the network is uncertain (N)",

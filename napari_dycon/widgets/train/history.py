@@ -35,6 +35,7 @@ class TrainingHistory(QWidget):
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setRootIsDecorated(False)
         self.table.setMaximumHeight(110)
+        self.table.setAccessibleName("Training history")
         self.table.setToolTip(
             "Labels: number of training cases annotated completely or in part. Dice: final "
             "validation Dice. To use a case for validation, right-click it in the list"

@@ -90,6 +90,13 @@ class TrainSection(QWidget):
             DEVICE_TEXTS, "Device to train on; Automatic uses a GPU if available"
         )
         self.minutes = _make_minutes_box()
+        for field, name in (
+            (self.method, "Method"),
+            (self.preset, "Preset"),
+            (self.device, "Device"),
+            (self.minutes, "Training time in minutes"),
+        ):
+            field.setAccessibleName(name)
         self.init_checkbox = QCheckBox("Initialize from previous run")
         self.init_checkbox.setToolTip(
             "Start from the weights of the previous run instead of from scratch"

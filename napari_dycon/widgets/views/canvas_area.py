@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QWidget
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -29,14 +29,23 @@ class CanvasArea:
     """Adds the views, the toolbar and the strip to the main window, and removes them again."""
 
     def __init__(
-        self, session: Session, viewer: Viewer, layers: CaseLayers, strip: SliceStrip
+        self,
+        session: Session,
+        viewer: Viewer,
+        layers: CaseLayers,
+        strip: SliceStrip,
+        slice_button: QPushButton,
     ) -> None:
         self._session = session
         self._viewer = viewer
-        self._strip = strip
+        self._bar = QWidget()  # below the main view
+        row = QHBoxLayout(self._bar)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(strip, 1)
+        row.addWidget(slice_button)
         self._is_started = False
         self.views = LinkedViews(viewer, layers)
-        self.toolbar = ViewToolbar(session, viewer, self.views)
+        self.toolbar = ViewToolbar(session, viewer, layers, self.views)
         session.case_shown.connect(self._on_case_shown)
 
     def start(self) -> None:
@@ -45,7 +54,7 @@ class CanvasArea:
             return
         self._is_started = True
         get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
-        get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._strip)
+        get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._bar)
         get_qt_viewer(self._viewer).set_welcome_tips(WELCOME_TIPS)
         screen = QApplication.primaryScreen()
         is_wide = screen is not None and screen.size().width() >= MIN_WIDTH_FOR_SIDE_VIEWS
@@ -61,7 +70,7 @@ class CanvasArea:
         if self._is_started:
             get_main_window(self._viewer).removeToolBar(self.toolbar)
             get_qt_viewer(self._viewer).dims.show()
-        for widget in (self._strip, self.toolbar):
+        for widget in (self._bar, self.toolbar):
             widget.hide()
             widget.setParent(None)
             widget.deleteLater()
@@ -69,6 +78,6 @@ class CanvasArea:
     def _on_case_shown(self, case: object) -> None:
         """Replace napari's sliders, which count from 0, by the strip of slices."""
         is_shown = case is not None
-        self._strip.setVisible(is_shown)
+        self._bar.setVisible(is_shown)
         has_other_dimensions = self._viewer.dims.ndim > SPATIAL_DIMENSIONS
         get_qt_viewer(self._viewer).dims.setVisible(not is_shown or has_other_dimensions)

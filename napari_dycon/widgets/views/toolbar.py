@@ -1,4 +1,4 @@
-"""Toolbar above the canvas: planes, linked views, crosshair, channel, window and level."""
+"""Toolbar above the canvas: tools, planes, linked views, channel, window and level."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.session import Session
+from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.intensity_window import CUSTOM
 from napari_dycon.widgets.views.histogram import HistogramPopup
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.views.planes import Plane
+from napari_dycon.widgets.views.tool_buttons import ToolButtons
 from napari_dycon.widgets.window.helpers import signals_blocked
 
 NAME = "Views"
@@ -33,7 +35,9 @@ MIN_SPAN_OF_WHOLE_NUMBERS = 200.0  # narrower ranges are shown with a decimal
 class ViewToolbar(QToolBar):
     """Controls of the views; all are disabled while no case is shown."""
 
-    def __init__(self, session: Session, viewer: Viewer, views: LinkedViews) -> None:
+    def __init__(
+        self, session: Session, viewer: Viewer, layers: CaseLayers, views: LinkedViews
+    ) -> None:
         super().__init__(NAME)
         self.setObjectName("napari-dycon-views")
         self.setMovable(False)
@@ -43,11 +47,18 @@ class ViewToolbar(QToolBar):
         self._views = views
         self._window = views.intensity_window
         self.histogram = HistogramPopup(session, self._window, self)
+        self.tools = ToolButtons(session, layers)
+        self.addWidget(self.tools)
+        self.addSeparator()
         self._build_plane_buttons()
         self._build_view_buttons()
         self.addSeparator()
         self._build_channel()
         self._build_window()
+        overflow = self.findChild(QToolButton, "qt_toolbar_ext_button")
+        if overflow is not None:  # its arrow is invisible in napari's dark theme
+            overflow.setText("»")
+            overflow.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
         for signal in (
             session.case_shown,
             views.arrangement_changed,
@@ -107,6 +118,7 @@ class ViewToolbar(QToolBar):
     def _build_channel(self) -> None:
         self.channel = QComboBox()
         self.channel.setToolTip("Channel that is shown (Shift+C: next channel)")
+        self.channel.setAccessibleName("Channel")
         self.channel.activated.connect(self._window.show_channel)
         self.channel.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self._channel_action = self.addWidget(self.channel)
@@ -114,6 +126,7 @@ class ViewToolbar(QToolBar):
     def _build_window(self) -> None:
         self.preset = QComboBox()
         self.preset.setToolTip("Range of intensities that is displayed")
+        self.preset.setAccessibleName("Window preset")
         self.preset.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.preset.textActivated.connect(self._choose_preset)
         self.width_box, self.level_box = QDoubleSpinBox(), QDoubleSpinBox()

@@ -164,8 +164,16 @@ class NapariTaskRunner:
     ) -> Callable[[], None]:
         """Relay events of an engine process, with its progress in panel and activity dock."""
         activity = Activity(title, can_cancel=on_cancel is not None)
-        activity.on_cancel_requested = on_cancel
         bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
+        if get_progress is not None:  # what it does is known from the start
+            activity.describe(*get_progress())
+
+        def on_cancel_requested() -> None:
+            if on_cancel is not None:
+                on_cancel()
+            self.activities.changed.emit()  # the process may take a moment to react
+
+        activity.on_cancel_requested = on_cancel_requested
         if is_listed:
             self.activities.add(activity)
 

@@ -1,0 +1,98 @@
+"""Every control has a name for screen readers, is reached by the keyboard, and is readable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QComboBox,
+    QHeaderView,
+    QLineEdit,
+    QScrollBar,
+    QWidget,
+)
+
+MIN_CONTRAST = 4.5  # WCAG 2.2, level AA, for text of normal size
+CONTROLS = (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QComboBox,
+    QLineEdit,
+)
+# Parts of other widgets: their owner has the name and the focus.
+PARTS = (QScrollBar, QHeaderView)
+
+
+def list_controls(*roots: QWidget) -> Iterator[QWidget]:
+    """List the controls that a user sees, without their parts."""
+    for root in roots:
+        for control in root.findChildren(QWidget):
+            parent = control.parentWidget()
+            is_part = isinstance(control, PARTS) or (
+                control.objectName().startswith("qt_")
+                or isinstance(parent, (QAbstractSpinBox, QComboBox, QAbstractItemView))
+                or (parent is not None and "QComboBox" in parent.metaObject().className())
+            )
+            if isinstance(control, CONTROLS) and not is_part:
+                yield control
+
+
+def describe(control: QWidget) -> str:
+    """Name what a screen reader says: the accessible name, or the text."""
+    text = (
+        control.text() if hasattr(control, "text") and isinstance(control, QAbstractButton) else ""
+    )
+    return control.accessibleName() or text
+
+
+@pytest.mark.gui
+def test_every_control_has_a_name_and_is_reached_by_the_keyboard(opened_panel: Any) -> None:
+    _, panel = opened_panel
+    controls = list(list_controls(panel, panel.canvas_area.toolbar))
+    assert len(controls) > 60
+    unnamed = [
+        (type(control).__name__, control.toolTip()[:60])
+        for control in controls
+        if len(describe(control).strip("… ◀▶↶↷?⋯")) < 1
+    ]
+    assert unnamed == []
+    unreachable = [
+        describe(control)
+        for control in controls
+        if not control.focusPolicy() & Qt.FocusPolicy.TabFocus
+    ]
+    assert unreachable == []
+
+
+def compute_contrast(first: str, second: str) -> float:
+    """Contrast ratio of two colors like "#2a8fd0", after WCAG 2.2."""
+
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("name", ["dark", "light"])
+def test_texts_are_readable_in_both_themes(name: str) -> None:
+    theme = get_theme(name)
+    text = theme.text.as_hex(format="long")
+    surfaces = {
+        surface: getattr(theme, surface).as_hex(format="long")
+        for surface in ("background", "foreground", "current")
+    }
+    for surface, color in surfaces.items():
+        assert compute_contrast(text, color) >= MIN_CONTRAST, surface
