@@ -191,7 +191,9 @@ class Tutorial:
         wait(lambda: self._session.require_case().prediction is not None)
         settle(1)
         self._panel.review.next_region_button.click()
-        settle(2)
+        # A low window shows the navigation only after scrolling.
+        self._panel.tabs.currentWidget().ensureWidgetVisible(self._panel.review.next_region_button)
+        settle(1)  # the circle around the region is hidden after two seconds
         self._save_picture("06-uncertain")
 
     def _correct_prediction(self) -> None:

@@ -145,9 +145,9 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
     """Describe an event that is printed on its own line; ``None`` for other events."""
     match event:
         case StartedEvent():
+            validation = f"{event.validation} validation, " if event.validation else ""
             cases = counts or (
-                f"{event.labeled} annotated, {event.validation} validation, "
-                f"{event.unlabeled} unlabeled"
+                f"{event.labeled} annotated, {validation}{event.unlabeled} unlabeled"
             )
             return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
