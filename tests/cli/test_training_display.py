@@ -131,5 +131,5 @@ def test_a_time_limit_with_a_space_is_accepted(run: Run, scans: Path, tmp_path: 
     begin = time.monotonic()
     code, _, err = run("train", project, "--time-limit", "0.1 min", "--device", "cpu")
     assert code == 0
-    assert "Finishing" in err
+    assert "Finished at step" in err  # how many steps depends on the load
     assert time.monotonic() - begin < 6 + 20

@@ -207,7 +207,8 @@ class ReviewSection(QWidget):
         is_preliminary = case is not None and case.is_preliminary
         n_changed = self.session.accept_prediction(**selection)
         what = "Preliminary prediction" if is_preliminary else "Prediction"
-        self.session.message.emit("info", f"{what} accepted: {n_changed} voxels changed.")
+        end = "" if n_changed else "; the label was already the same"
+        self.session.message.emit("info", f"{what} accepted{end}.")
 
     def accept_slice(self) -> None:
         """Accept the prediction in the current slice."""
