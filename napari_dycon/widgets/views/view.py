@@ -19,6 +19,7 @@ from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
 
 Position = tuple[float, float, float]  # in mm along the canonical axes
 RESIZE_MS = 60
+MIN_MOVE_MM = 1e-6
 FIT_FRACTION = 0.95  # of a view, which a fitted scan fills
 
 
@@ -168,7 +169,9 @@ class View(QObject):
                 )
             )
             # Rounding must not count as a move: a fitted view is fitted again after a resize.
-            if any(abs(new - old) > 1e-6 for new, old in zip(center, before.center_mm, strict=True)):
+            if any(
+                abs(new - old) > 1e-6 for new, old in zip(center, before.center_mm, strict=True)
+            ):
                 self.model.scene.camera.center = (0.0, *center)
         self.update_annotations()
 

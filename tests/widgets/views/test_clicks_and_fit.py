@@ -10,6 +10,7 @@ from helpers.gestures import LEFT, Gestures
 from helpers.nifti_files import save_nifti
 from qtpy.QtCore import QEvent, QPoint, Qt
 
+from napari_dycon.widgets.views.annotations import fit_beside
 from napari_dycon.widgets.views.view import View
 
 pytestmark = pytest.mark.gui
@@ -88,9 +89,7 @@ def test_a_zoomed_view_follows_the_crosshair_but_not_beyond_the_scan(gestures: G
     assert left_mm >= -1.0  # half a voxel: nothing black beside the scan
 
 
-def test_a_case_of_another_size_is_fitted(
-    gestures: Gestures, tmp_path: Path
-) -> None:
+def test_a_case_of_another_size_is_fitted(gestures: Gestures, tmp_path: Path) -> None:
     """Overlays of the previous case, which are hidden, do not count."""
     session = gestures.session
     noise = np.random.default_rng(0).normal(100, 10, (20, 22, 9)).astype(np.int16)
@@ -104,8 +103,7 @@ def test_a_case_of_another_size_is_fitted(
     for view in gestures.views.views:
         shape, spacing = session.case.image.shape, session.case.image.spacing_mm
         ends = [
-            gestures.locate(view, voxel)
-            for voxel in ((0, 0, 0), tuple(size - 1 for size in shape))
+            gestures.locate(view, voxel) for voxel in ((0, 0, 0), tuple(size - 1 for size in shape))
         ]
         assert (ends[0].x() + ends[1].x()) / 2 == pytest.approx(view.canvas.width() / 2, abs=2)
         assert (ends[0].y() + ends[1].y()) / 2 == pytest.approx(view.canvas.height() / 2, abs=2)
@@ -163,3 +161,15 @@ def test_the_description_follows_edits(gestures: Gestures) -> None:
     assert "not annotated" in axial.readout
     gestures.views.show_side_views(False)  # a view that goes takes its description along
     gestures.views.gestures.update_description()
+
+
+def test_texts_leave_the_scale_bar_its_place(gestures: Gestures) -> None:
+    metrics = gestures.views.main_view.annotations.fontMetrics()
+    text = "slice 45 · intensity 131 · left atrium · predicted: background"
+    whole = metrics.horizontalAdvance(text)
+    assert fit_beside(text, whole, metrics) == text
+    part = fit_beside(text, whole / 2, metrics)
+    assert part.startswith("slice 45")
+    assert part.endswith("…")
+    assert metrics.horizontalAdvance(part) <= whole / 2
+    assert not fit_beside(text, 40, metrics)
