@@ -41,6 +41,15 @@ def test_buttons_to_accept_are_visible_on_a_small_screen(panel: Any) -> None:
         assert bottom <= scroll.viewport().height(), button.text()
 
 
+def test_a_long_name_moves_no_button(panel: Any, qtbot: Any) -> None:
+    review = panel.review
+    before = review.accept_button.geometry()
+    panel.session.project_editor.rename_case("scan-3", "A patient with a very long name " * 3)
+    qtbot.wait(50)
+    assert review.accept_button.geometry() == before
+    assert "very long name" in review.source_label.toolTip()
+
+
 def test_accepting_says_what_was_accepted(panel: Any) -> None:
     messages: list[str] = []
     panel.session.message.connect(lambda _, text: messages.append(text))

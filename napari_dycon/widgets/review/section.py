@@ -22,10 +22,10 @@ from napari_dycon.widgets.review.prediction_controls import PredictionControls
 from napari_dycon.widgets.window.helpers import (
     make_button,
     make_hint_label,
-    make_plain_label,
     report_errors,
     set_enabled,
 )
+from napari_dycon.widgets.window.labels import ElidedLabel
 
 
 class ReviewSection(QWidget):
@@ -35,7 +35,7 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
-        self.source_label = make_plain_label()
+        self.source_label = ElidedLabel()  # of one line, so that no button moves
         self.overlay_controls = OverlayControls(session, layers)
         self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
@@ -153,7 +153,7 @@ class ReviewSection(QWidget):
         self._update_source()
 
     def _update_source(self, *_: object) -> None:
-        self.source_label.setText(self._describe(self.session.case))
+        self.source_label.set_text(self._describe(self.session.case))
 
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:

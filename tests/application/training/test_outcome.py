@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from helpers.tiny_runs import TINY
 
+from napari_dycon.application.training.history import read_training_history
 from napari_dycon.application.training.status import describe_outcome
+from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.training.run import train
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -73,3 +79,17 @@ def test_the_message_at_the_end(
         session.run_controller._on_event(run, event)
     assert messages[-1] == last
     assert session.status.phase == "idle"
+
+
+def test_cases_that_were_left_out_are_not_counted_in_the_history(project: Project) -> None:
+    only_structure = np.full(project.read_image("scan-3").shape, UNANNOTATED, np.uint8)
+    only_structure[5:8, 5:8, 5:8] = 1
+    project.labels.save("scan-3", only_structure)
+    events = list(train(project, make_config("supervised", **TINY)))
+    started = next(event for event in events if isinstance(event, StartedEvent))
+    assert started.labeled == 4
+    warnings = [event.message for event in events if isinstance(event, WarningEvent)]
+    assert any(
+        "scan-3 is left out" in text and "mark a slice complete" in text for text in warnings
+    )
+    assert [run.n_labeled for run in read_training_history(project)] == [3]
