@@ -121,7 +121,7 @@ class OverlayControls(QWidget):
         with signals_blocked(self.threshold_slider):
             self.threshold_slider.setValue(round(value * 100))
         self._layers.overlays.set_threshold(value)
-        self.color_bar.update()
+        self.color_bar.refresh()
 
     def _on_visibility_toggled(self, role: str, visible: bool) -> None:
         if role in self.toggles:
