@@ -222,13 +222,16 @@ def test_everything_for_annotating_is_visible_on_a_small_screen(
         section.brush.erase_button,
         section.brush.undo_button,
         section.brush.pick_button,
-        section.completion.slice_button,
         section.completion.scan_button,
         section.completion.reviewed_button,
         section.unannotated_checkbox,
     ):
         area = widget.rect().translated(widget.mapTo(viewport, widget.rect().topLeft()))
         assert viewport.rect().contains(area), widget
+    button, window = section.completion.slice_button, viewer.window._qt_window
+    area = button.rect().translated(button.mapTo(window, button.rect().topLeft()))
+    assert button.isVisible()
+    assert window.rect().contains(area)  # at the canvas
     save_screenshot(viewer, f"annotate-{theme}")
 
 
