@@ -133,7 +133,7 @@ def test_a_time_limit_with_a_space_is_accepted(run: Run, scans: Path, tmp_path: 
     code, _, err = run("train", project, "--time-limit", "0.1 min", "--device", "cpu")
     assert code == 0
     assert "Finished at step" in err  # how many steps depends on the load
-    assert find_value(Project.open(project).runs.get().read_config(), "time_limit") == 6.0
+    assert find_value(Project.open(project).runs.list()[-1].read_config(), "time_limit") == 6.0
 
 
 def find_value(settings: Any, name: str) -> Any:
