@@ -1,7 +1,7 @@
 """Which cases an export of masks includes, and what the mask of each is.
 
 A mask is drawn by a person, predicted by a network, or both. Cases in progress and predictions that
-nobody accepted are exported only on request.
+were not reviewed are exported only on request.
 """
 
 from __future__ import annotations

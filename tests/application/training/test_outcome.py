@@ -1,4 +1,4 @@
-"""The end of a training is told in every tab, unless a warning tells of it."""
+"""The end of a run is shown in every tab, unless a warning already reports it."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Clinician:
             layer.paint(place, value)
 
     def read_disk(self) -> Any:
-        """Save the label, and read the file anew."""
+        """Save the label and read it from the file."""
         self.session.flush()
         return self.project.labels.read("scan-3")
 
