@@ -40,7 +40,6 @@ DIFFERENCE_LEGEND = (
     ("different", OTHER_STRUCTURE_COLOR),
 )
 NUMBER_MARGIN_PX = 8
-LEGEND_INDENT_PX = 2
 N_COLUMNS = 3
 
 
@@ -143,8 +142,8 @@ def make_difference_legend() -> QLabel:
     for text, color in DIFFERENCE_LEGEND:
         name = QColor.fromRgbF(*color).name()
         items.append(f'<span style="color: {name}">■</span> {text}')
-    result = QLabel("&nbsp; ".join(items))
+    result = QLabel(" ".join(items))
     result.setTextFormat(Qt.TextFormat.RichText)
     result.setToolTip("Colors of the difference between label and prediction")
-    result.setIndent(LEGEND_INDENT_PX)
+    result.setIndent(0)  # the line just fits into the narrowest panel
     return result
