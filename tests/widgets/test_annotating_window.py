@@ -248,7 +248,7 @@ def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screens
     assert rounds.summary_label.text().startswith("Dice 0.67 → 0.77 on ")
     assert "help" not in rounds.summary_label.text()  # no verdict
     rounds.table.setCurrentItem(rounds.table.topLevelItem(0))
-    assert len(rounds.plot.listDataItems()) == 2
+    assert len(rounds.dice_plot.listDataItems()) == 2
     panel.tabs.setCurrentIndex(1)
     save_screenshot(viewer, "rounds")
 
