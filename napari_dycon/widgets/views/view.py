@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_control_characters
-from napari_dycon.widgets.layers.camera import choose_center
+from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.napari_internals import get_canvas_widget
 from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
 from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
@@ -152,27 +152,7 @@ class View(QObject):
         self._position = position
         case = self._case
         if pan and case is not None and self.is_flat:
-            before = self.geometry
-            image = case.image
-            center = tuple(
-                choose_center(
-                    middle,
-                    size / (2 * before.zoom),
-                    (position[axis], position[axis]),
-                    (
-                        -image.spacing_mm[axis] / 2,
-                        (image.shape[axis] - 0.5) * image.spacing_mm[axis],
-                    ),
-                )
-                for middle, size, axis in zip(
-                    before.center_mm, before.size_px, self.plane.displayed_axes, strict=True
-                )
-            )
-            # Rounding must not count as a move: a fitted view is fitted again after a resize.
-            if any(
-                abs(new - old) > 1e-6 for new, old in zip(center, before.center_mm, strict=True)
-            ):
-                self.model.scene.camera.center = (0.0, *center)
+            pan_to_region(self.model, position, 0.0, case.image)
         self.update_annotations()
 
     def to_position(self, x: float, y: float) -> Position:
