@@ -77,6 +77,7 @@ class PlannedMask:
     origin : ``None`` if the case has no such mask
     run : run whose prediction belongs to the case, also where the mask is drawn
     left_out : why it is not written; ``None`` if it is
+    name : name of the case in the window; files are named after its id
     """
 
     case: str
@@ -84,6 +85,7 @@ class PlannedMask:
     origin: MaskOrigin | None
     run: str | None
     left_out: Reason | None = None
+    name: str = ""
 
     @property
     def is_unfinished(self) -> bool:
@@ -130,6 +132,7 @@ def plan_masks(
     planned = []
     for number, case in enumerate(cases, start=1):
         mask = _plan_mask(project, case, options, run, read_labels)
+        mask = replace(mask, name=case.display_name)
         if needs_series and mask.origin is not None and not has_series(project, case.id):
             mask = replace(mask, left_out=Reason.NO_SERIES)
         planned.append(mask)
