@@ -35,7 +35,8 @@ Level = Literal["info", "warning", "error"]
 NEWS_SECONDS = 15.0
 SEQUEL_S = 0.3  # messages within this time come together
 MAX_RECENT = 50  # messages that can be read again
-LINES = 2  # reserved
+LINES, LINES_ON_TALL_SCREENS = 2, 3  # reserved
+TALL_SCREEN_PX = 900
 ICON_PX = 16
 LEVEL_NAMES: dict[Level, str] = {"info": "News", "warning": "Warning", "error": "Error"}
 # For dark and for light backgrounds; the one with the better contrast is used.
@@ -184,7 +185,10 @@ class MessageBar(QWidget):
 
     def _reserve_space(self) -> None:
         self.text_label.ensurePolished()
-        height = LINES * self.text_label.fontMetrics().height() + 4
+        screen = self.screen()
+        is_tall = screen is not None and screen.size().height() >= TALL_SCREEN_PX
+        lines = LINES_ON_TALL_SCREENS if is_tall else LINES
+        height = lines * self.text_label.fontMetrics().height() + 4
         self.text_label.setFixedHeight(height)
         self.setFixedHeight(max(height, self.dismiss_button.sizeHint().height()))
         policy = self.dismiss_button.sizePolicy()
