@@ -16,7 +16,11 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels, share_history
+from napari_dycon.widgets.layers.napari_internals import (
+    ExtensibleLabels,
+    StructureSurface,
+    share_history,
+)
 from napari_dycon.widgets.layers.roi_layer import RoiLayer
 
 # Properties that a copy takes over; only those that its type of layer has. ``scale`` comes before
@@ -74,6 +78,7 @@ class LayerMirror(QObject):
             (source.layers.events.removed, self._on_removed),
             (source.layers.events.reordered, self._on_reordered),
             (source.layers.selection.events.active, self._on_active_changed),
+            (source.dims.events.ndisplay, self._on_ndisplay_changed),
         )
         for emitter, handler in self._layer_events:
             emitter.connect(handler)
@@ -119,8 +124,8 @@ class LayerMirror(QObject):
         return [layer for layer in self._source.layers if layer in self._copies]
 
     def _add(self, layer: Layer) -> None:
-        if isinstance(layer, RoiLayer) or layer.ndim != SPATIAL_DIMENSIONS:
-            return  # the region of interest belongs to the slice of the main view
+        if isinstance(layer, (RoiLayer, StructureSurface)) or layer.ndim != SPATIAL_DIMENSIONS:
+            return  # of the main view: the region of interest in its slice, surfaces in 3D
         layer_copy = copy_layer(layer)
         self._copies[layer] = layer_copy
         self._target.layers.insert(self._copied_layers().index(layer), layer_copy)
@@ -183,6 +188,11 @@ class LayerMirror(QObject):
     def _is_kept(self, name: str) -> bool:
         """Whether a property is not copied: the 3D view hides scans that slices still show."""
         return name == "visible" and self._source.dims.ndisplay == SPATIAL_DIMENSIONS
+
+    def _on_ndisplay_changed(self, _: Any) -> None:
+        """Take over what was shown or hidden while the main view was in 3D."""
+        for layer in self._copies:
+            self._on_source_changed(layer, "visible")
 
     def _on_copy_changed(self, layer: Layer, name: str, _: Any = None) -> None:
         """Take over a tool that was chosen in the other view."""
