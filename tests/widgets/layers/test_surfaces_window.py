@@ -209,7 +209,7 @@ def test_thirty_changes_of_case_in_and_out_of_3d(opened_panel: Any, qtbot: Any) 
             viewer.theme = "light" if viewer.theme == "dark" else "dark"
         viewer.dims.ndisplay = 3
         if turn % 4 != 3:  # otherwise left or changed while surfaces are computed
-            qtbot.waitUntil(lambda: "label" in surfaces(panel), timeout=20_000)
+            qtbot.waitUntil(lambda: "label" in surfaces(panel), timeout=60_000)
             qtbot.wait(int(rng.integers(0, 120)))
             viewer.scene.camera.angles = tuple(rng.integers(0, 180, 3))
         if turn % 5 == 4:
