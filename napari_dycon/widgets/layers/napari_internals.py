@@ -193,6 +193,7 @@ def set_locked(layer: Layer, is_locked: bool) -> None:
 
 def connect_before_napari(emitter: EventEmitter, callback: Callable[..., object]) -> None:
     """Connect a callback that runs before those of napari, which napari otherwise calls first."""
+    emitter = getattr(emitter, "__wrapped__", emitter)  # behind the proxy for plugins
     emitter.connect(callback)
     index = emitter.callbacks.index(emitter._normalize_cb(callback)[0])
     for items in (emitter._callbacks, emitter._callback_refs, emitter._callback_pass_event):
