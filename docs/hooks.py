@@ -58,7 +58,7 @@ def document_commands() -> str:
         options = [p for p in command.params if p.param_type_name == "option"]
         usage = [f"napari-dycon {name}"]
         usage += [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
-        usage += [f"{p.opts[-1]} {p.name.upper()}" for p in options if p.required]
+        usage += [f"{p.opts[-1]} {p.metavar or p.name.upper()}" for p in options if p.required]
         parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
         parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
         if arguments:
@@ -81,6 +81,8 @@ def document_commands() -> str:
 def _describe_option_type(option: Any) -> str:
     if option.is_flag:
         return "flag"
+    if option.metavar:
+        return f"{option.metavar}, repeatable" if option.multiple else str(option.metavar)
     annotation = option.type_descriptor.annotation
     text = str(getattr(annotation, "__name__", annotation))
     words = {"str": "text", "int": "integer", "float": "number", "path": "path"}

@@ -112,6 +112,7 @@ class Tutorial:
         """Complete the label between the annotated slices."""
         numbers = self._list_annotated_slices()
         tools = self._panel.annotate.tools
+        self._show_tools()
         tools.all_checkbox.setChecked(True)
         tools.fill_button.click()
         wait(lambda: not self._session.annotation.operation)
@@ -137,6 +138,13 @@ class Tutorial:
         self._layers.roi.finish_editing()
         self._propose_and_discard("04-region")
         roi_controls.remove_button.click()
+
+    def _show_tools(self) -> None:
+        """Unfold the tools, which are folded in a low window, and scroll to them."""
+        self._panel.annotate.collapsible.expand(animate=False)
+        settle(0.5)
+        scroll_area = self._panel.tabs.currentWidget()
+        scroll_area.ensureWidgetVisible(self._panel.annotate.tools.discard_button)
 
     def _propose_and_discard(self, name: str) -> None:
         tools = self._panel.annotate.tools
@@ -183,7 +191,9 @@ class Tutorial:
         wait(lambda: self._session.require_case().prediction is not None)
         settle(1)
         self._panel.review.next_region_button.click()
-        settle(2)
+        # A low window shows the navigation only after scrolling.
+        self._panel.tabs.currentWidget().ensureWidgetVisible(self._panel.review.next_region_button)
+        settle(1)  # the circle around the region is hidden after two seconds
         self._save_picture("06-uncertain")
 
     def _correct_prediction(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +18,35 @@ from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of a parallel run a display of its own: a display has one mouse pointer."""
+    xvfb = shutil.which("Xvfb")
+    if not hasattr(config, "workerinput") or xvfb is None:
+        return
+    server = subprocess.Popen(
+        [xvfb, "-displayfd", "1", "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    if number := server.stdout.readline().strip():  # empty if it could not start
+        os.environ["DISPLAY"] = f":{number}"
+
+    def stop() -> None:
+        server.terminate()
+        server.wait()
+
+    config.add_cleanup(stop)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay in one process; windows all in one, as one display has one focus."""
+    """Tests of a file stay in one process, where they share what is expensive to make.
+
+    Files with windows come first: they take longest, and none should be left at the end.
+    """
     for item in items:
-        group = "windows" if item.get_closest_marker("gui") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("gui") is None)
 
 
 @pytest.fixture(autouse=True)

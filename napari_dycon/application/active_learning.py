@@ -233,5 +233,5 @@ def _describe_reason(uncertainty_rank: float, novelty_rank: float) -> str:
         else "moderate uncertainty"
     )
     if novelty_rank >= HIGH_RANK:
-        return f"{confidence}, unlike the labeled scans"
+        return f"{confidence}, and the scan differs from the labeled ones"
     return confidence

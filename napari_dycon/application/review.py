@@ -166,7 +166,7 @@ class Review:
         case = self._state.require_case()
         prediction = case.prediction
         if prediction is None:
-            raise UserError(f"Case {case.id} has no prediction yet. Train, or press Predict first.")
+            raise UserError(f"Case {case.id} has no prediction yet. Press Predict this case.")
         selection: tuple[Any, ...] = (slice(None),) * 3
         if slice_ is not None:
             axis, index = slice_
@@ -226,7 +226,7 @@ def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:
-        raise UserError("There is no predicted structure at that position. Click on one.")
+        raise UserError("Nothing is predicted here. Click inside a predicted structure.")
     components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
     component: Mask = components == components[voxel]
     return component

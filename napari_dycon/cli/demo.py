@@ -27,13 +27,17 @@ from napari_dycon.project.runs.events import (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("dycon-demo"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder.")] = Path(
+        "dycon-demo"
+    ),
     headless: Annotated[bool, typer.Option("--headless", help="Run without a window.")] = False,
     screenshot: Annotated[
         bool,
         typer.Option("--screenshot", help="Run in the window, save screenshots, and exit."),
     ] = False,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Number of training steps.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the complete workflow on synthetic scans: train, predict and evaluate."""

@@ -23,6 +23,7 @@ def evaluate(
         typer.Option(
             min=1,
             max=254,
+            metavar="N",
             help="Number of classes the network predicts, without background; needed for the "
             "calibration error if a class is absent from all files.",
         ),

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 SourceOption = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="labels, predictions, or auto: labels and, with --include-unreviewed, predictions in "
-        "unannotated voxels."
+        "unannotated voxels.",
     ),
 ]
 IncludePartialOption = Annotated[
@@ -52,15 +53,20 @@ def export(
     project: ProjectPath,
     format_: Annotated[
         str,
-        typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Output folder.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Output folder.")],
     source: SourceOption = "auto",
     run: Annotated[
         str | None,
         typer.Option(
+            metavar="RUN",
             help="Run to export; default: newest. For masks and reports, the newest run that "
-            "predicted the case."
+            "predicted the case.",
         ),
     ] = None,
     cases: CasesOption = None,

@@ -15,7 +15,7 @@ EXAMPLES = {
     "demo": "napari-dycon demo --out dycon-demo --headless",
     "gui": "napari-dycon gui my-project",
     "new": "napari-dycon new my-project --images scans --labels labels --classes liver,tumor",
-    "cases": "napari-dycon cases my-project",
+    "cases": "napari-dycon cases my-project --validation scan-07",
     "train": "napari-dycon train my-project --time-limit 10m",
     "predict": "napari-dycon predict my-project --images new-scans --out masks",
     "evaluate": "napari-dycon evaluate masks reference-masks",

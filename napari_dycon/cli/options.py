@@ -22,9 +22,12 @@ ProjectPath = Annotated[Path, typer.Argument(help="Project folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 CasesOption = Annotated[
     str | None,
-    typer.Option(help="Case IDs, separated by commas, or @FILE with one per line. Default: all."),
+    typer.Option(
+        metavar="IDS",
+        help="Case IDs, separated by commas, or @FILE with one per line. Default: all.",
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
+DeviceOption = Annotated[str, typer.Option(metavar="NAME", help="auto, cuda, mps or cpu.")]
 ResampleOption = Annotated[
     bool,
     typer.Option(

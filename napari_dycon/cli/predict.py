@@ -77,13 +77,23 @@ class PredictionInputs:
 def predict(
     project: ProjectPath,
     run: Annotated[
-        str | None, typer.Option(help="Run to predict with. Default: newest run with weights.")
+        str | None,
+        typer.Option(metavar="RUN", help="Run to predict with. Default: newest run with weights."),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of scans to predict instead of the project's.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of scans to predict instead of the project's cases."
+        ),
     ] = None,
     cases: CasesOption = None,
-    out: Annotated[Path | None, typer.Option(help="Output folder; requires --images.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Output folder for --images. Default: a folder in the project's predictions.",
+        ),
+    ] = None,
     resample: ResampleOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

@@ -13,12 +13,15 @@ from napari_dycon.cli.options import (
     ProjectPath,
     ResampleOption,
     open_project,
+    parse_case_ids,
     split_names,
 )
 from napari_dycon.cli.tables import show_cases
+from napari_dycon.errors import UserError
 
 if TYPE_CHECKING:
     from napari_dycon.project.importing.case_import import SkippedScan
+    from napari_dycon.project.models import Split
 
 
 def gui(
@@ -35,21 +38,35 @@ def gui(
 def new(
     project: ProjectPath,
     images: Annotated[
-        Path, typer.Option(help="Folder of scans: NIfTI, NRRD, MetaImage or DICOM series.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="Folder of scans: NIfTI, NRRD, MetaImage or DICOM series."
+        ),
     ],
     labels: Annotated[
-        Path | None, typer.Option(help="Folder of labels with the same file names as their scans.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of labels with the same file names as their scans. Scans without a label "
+            "become unlabeled cases.",
+        ),
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names of the classes 1, 2, ..., separated by commas.")
+        str | None,
+        typer.Option(metavar="NAMES", help="Names of the classes 1, 2, ..., separated by commas."),
     ] = None,
     max_labels: Annotated[
         int | None,
-        typer.Option(min=0, help="Maximum number of labels to import, in order of case names."),
+        typer.Option(
+            min=0, metavar="N", help="Maximum number of labels to import, in order of case names."
+        ),
     ] = None,
     channels: Annotated[
         str | None,
-        typer.Option(help="Names of the channels in each patient's folder, separated by commas."),
+        typer.Option(
+            metavar="NAMES",
+            help="Names of the channels in each patient's folder, separated by commas.",
+        ),
     ] = None,
     resample: ResampleOption = False,
     as_json: JsonOption = False,
@@ -85,6 +102,32 @@ def new(
         print_status(scan.message)
 
 
-def cases(project: ProjectPath, as_json: JsonOption = False) -> None:
-    """List the cases of a project."""
-    show_cases(open_project(project), as_json)
+def cases(
+    project: ProjectPath,
+    validation: Annotated[
+        str | None,
+        typer.Option(metavar="IDS", help="Use these cases for validation only."),
+    ] = None,
+    training: Annotated[
+        str | None, typer.Option(metavar="IDS", help="Use these cases for training.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the cases of a project, and choose those that are used for validation only.
+
+    Validation cases are never trained on. They measure the progress of training and calibrate the
+    uncertainty; one or two labeled cases are enough.
+    """
+    opened = open_project(project)
+    splits: dict[str, Split] = {}
+    choices: tuple[tuple[Split, str | None], ...] = (
+        ("train", training),
+        ("validation", validation),
+    )
+    for split, text in choices:
+        for case_id in parse_case_ids(text) if text else ():
+            if splits.setdefault(opened.get_case(case_id).id, split) != split:
+                raise UserError(f"{case_id} cannot be used for both training and validation.")
+    for case_id, split in splits.items():
+        opened.set_split(case_id, split)
+    show_cases(opened, as_json)

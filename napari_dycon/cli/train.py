@@ -92,30 +92,37 @@ def train(
     context: typer.Context,
     project: ProjectPath,
     method: Annotated[
-        str, typer.Option(help=f"Training method: one of {', '.join(METHODS)}.")
+        str,
+        typer.Option(metavar="NAME", help=f"Training method: one of {', '.join(METHODS)}."),
     ] = "dycon",
     preset: Annotated[
-        str, typer.Option(help=f"Preset: one of {', '.join(list_presets())}.")
+        str,
+        typer.Option(metavar="NAME", help=f"Preset: one of {', '.join(list_presets())}."),
     ] = "default",
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of training steps.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Maximum number of training steps."),
     ] = None,
     time_limit: Annotated[
         str | None,
         typer.Option(
+            metavar="TIME",
             help="Duration of the run, everything included, such as 90s, 10m or 1h30m; counts the "
-            "time before a resume."
+            "time before a resume.",
         ),
     ] = None,
     device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    resume: Annotated[str | None, typer.Option(help="Resume this run.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.")] = 0,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Resume this run, such as 001-dycon.")
+    ] = None,
     init_from: Annotated[
-        str | None, typer.Option(help="Initialize a new run from the weights of this run.")
+        str | None,
+        typer.Option(metavar="RUN", help="Initialize a new run from the weights of this run."),
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change a setting, as NAME=VALUE; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; repeatable."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

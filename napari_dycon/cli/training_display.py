@@ -145,9 +145,9 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
     """Describe an event that is printed on its own line; ``None`` for other events."""
     match event:
         case StartedEvent():
+            validation = f"{event.validation} validation, " if event.validation else ""
             cases = counts or (
-                f"{event.labeled} annotated, {event.validation} validation, "
-                f"{event.unlabeled} unlabeled"
+                f"{event.labeled} annotated, {validation}{event.unlabeled} unlabeled"
             )
             return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
@@ -159,17 +159,17 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
             dice = f", validation Dice {event.dice:.4f}" if event.dice is not None else ""
             return (
                 f"{event.event.capitalize()} at step {event.step} after {event.elapsed_s:.0f} s"
-                f"{dice}. Run {run}{_next_step_hint(event)}"
+                f"{dice}. Run {run}{_next_step_hint(event, run)}"
             )
     return None
 
 
-def _next_step_hint(event: FinishedEvent | StoppedEvent) -> str:
+def _next_step_hint(event: FinishedEvent | StoppedEvent, run: str) -> str:
     if not event.step:
         return " has not been trained yet."
     if isinstance(event, StoppedEvent):
-        return " can be resumed with --resume, or used for prediction."
+        return f" can be used for prediction, or resumed with --resume {run}."
     return (
-        " is ready for prediction. To train it longer, use --resume with a larger --time-limit or "
-        "--steps."
+        f" is ready for prediction. To train it longer, use --resume {run} with a larger "
+        "--time-limit or --steps."
     )

@@ -270,14 +270,17 @@ def _write_uncertainty(
 
 def _make_nothing_error(left_out: list[LeftOutCase], source: str) -> UserError:
     """Make the error of an export that wrote no file."""
+    errors = [case for case in left_out if case.detail]
+    example = f"{errors[0].case}: {errors[0].detail}" if errors else ""
     if options := sorted({case.option for case in left_out if case.option}):
         reasons = summarize_reasons([case.reason for case in left_out])
+        what = "the unfinished ones" if errors else "these cases"
         return UserError(
-            f"Nothing was exported; left out: {reasons}. Finish these cases, or include them with "
-            f"{' '.join(options)}."
+            f"Nothing was exported; left out: {reasons}. Finish {what}, or include them with "
+            f"{' '.join(options)}. {example}".strip()
         )
-    if errors := [case for case in left_out if case.detail]:
-        return UserError(f"{errors[0].case}: {errors[0].detail}")
+    if errors:
+        return UserError(example)
     missing = {"labels": "label", "predictions": "prediction"}.get(source, "label or prediction")
     is_empty = any(case.reason == Reason.EMPTY for case in left_out)
     condition = " with foreground voxels" if is_empty else ""

@@ -1,7 +1,7 @@
 """Which cases an export of masks includes, and what the mask of each is.
 
 A mask is drawn by a person, predicted by a network, or both. Cases in progress and predictions that
-nobody accepted are exported only on request.
+were not reviewed are exported only on request.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class Reason(enum.StrEnum):
             Reason.NOT_REVIEWED: "--include-unreviewed",
         }
         return options.get(self, "")
+
+
+# Reasons as they follow a number of cases, where they differ from those of one case.
+PLURALS: dict[str, str] = {Reason.NOT_REVIEWED: "with a prediction that is not reviewed"}
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,8 @@ def summarize_selection(masks: Iterable[PlannedMask], total: int) -> str:
 
 def summarize_reasons(reasons: Sequence[str]) -> str:
     """Summarize reasons by their number, such as "3 in progress, 1 without label"."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+    counts = Counter(reasons).most_common()
+    return ", ".join(f"{count} {PLURALS.get(reason, reason)}" for reason, count in counts)
 
 
 def is_selected_by_default(mask: PlannedMask, source: str) -> bool:

@@ -30,6 +30,14 @@ class CaseCounts:
         """Number of all cases."""
         return self.labeled + self.validation + self.in_progress + self.unlabeled
 
+    def describe_labeled(self) -> str:
+        """Describe the labeled cases in a few words: "3 of 8 labeled", "3+1 of 8 labeled".
+
+        The second number are cases for validation.
+        """
+        validation = f"+{self.validation}" if self.validation else ""
+        return f"{self.labeled}{validation} of {self.total} labeled"
+
     def describe(self) -> str:
         """Describe the counts, as in "3 labeled, 1 validation, 2 in progress, 6 unlabeled"."""
         counts = (

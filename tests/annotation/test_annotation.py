@@ -78,7 +78,7 @@ def test_a_complete_slice_without_the_structure_ends_interpolation() -> None:
     assert not (filled[3] == 1).any()  # marked as empty
     for tapered in (1, 5):  # halfway to it
         assert 0 < (filled[tapered] == 1).sum() < (filled[0] == 1).sum()
-    for open_slice in (2, 4):  # nobody knows
+    for open_slice in (2, 4):  # unknown
         assert (filled[open_slice] == 255).all()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_dycon.application.predictions.status import PredictionStatus
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import BusyError, UserError
@@ -92,7 +93,7 @@ def test_a_deleted_structure_leaves_a_valid_label_without_history(session: Sessi
 
 
 def test_nothing_is_removed_during_a_training_a_prediction_or_an_export(session: Session) -> None:
-    editor = session.project_editor
+    editor, predictions = session.project_editor, session.review.predictions
     busy = dataclasses.replace(RunStatus(), phase="training")
     for start, stop, reason in (
         (
@@ -101,8 +102,8 @@ def test_nothing_is_removed_during_a_training_a_prediction_or_an_export(session:
             "training is running",
         ),
         (
-            lambda: setattr(session.review, "is_predicting", True),
-            lambda: setattr(session.review, "is_predicting", False),
+            lambda: setattr(predictions, "status", PredictionStatus("001", ("a",))),
+            lambda: setattr(predictions, "status", None),
             "a prediction is running",
         ),
         (

@@ -141,6 +141,7 @@ from napari.utils.notifications import notification_manager
 from napari_dycon.widgets.app import make_window
 
 viewer, panel = make_window()
+panel.session.message.connect(lambda level, text: print(level, text))
 def slot():
     panel.data.open_path(None)          # an AttributeError inside this package
 QTimer.singleShot(1500, slot)

@@ -86,7 +86,7 @@ def test_only_finished_masks_are_exported_unless_requested(mixed: Project, tmp_p
     text = result.describe()
     assert text.startswith("Exported 2 of 6 cases to ")
     assert "2 in progress" in text
-    assert "1 prediction not reviewed" in text
+    assert "1 with a prediction that is not reviewed" in text
     assert "1 without label or prediction" in text
 
 

@@ -12,6 +12,7 @@ from helpers.report_pages import read_page, read_rows, write_predictions
 from napari_dycon import __version__
 from napari_dycon.exports.report.html import _format_date
 from napari_dycon.exports.report.write import write_report
+from napari_dycon.project.acceptances import record_acceptance
 from napari_dycon.project.store import Project
 
 
@@ -108,6 +109,26 @@ def test_tables_are_rectangular_in_every_mixture(project: Project, tmp_path: Pat
     assert_rectangular(write_report(project, tmp_path / "c").read_text("utf-8"))
 
 
+def test_an_accepted_prediction_that_was_corrected_is_not_compared_either(
+    project: Project, tmp_path: Path
+) -> None:
+    write_predictions(project, ["scan-0"], shift=0)
+    run = project.runs.list()[-1].id
+    before = project.labels.read("scan-0")
+    accepted = project.predictions.read(run, "scan-0")
+    assert before is not None
+    assert accepted is not None
+    record_acceptance(project, run, "scan-0", np.zeros_like(before), accepted)
+    corrected = accepted.copy()
+    corrected[:2] = 0
+    corrected[0, 0, :3] = 1
+    project.labels.save("scan-0", corrected)
+    write_report(project, tmp_path / "out", cases=["scan-0"])
+    (row,) = read_rows(tmp_path / "out")
+    assert row["dice"] == ""
+    assert "accepted prediction" in row["notes"]
+
+
 def test_an_accepted_prediction_is_not_compared_with_itself(
     project: Project, tmp_path: Path
 ) -> None:
@@ -117,6 +138,6 @@ def test_an_accepted_prediction_is_not_compared_with_itself(
     (row,) = read_rows(tmp_path / "out")
     assert (row["dice"], row["hd95_mm"]) == ("", "")
     assert "accepted prediction" in row["notes"]
-    assert "the label is this prediction, accepted" in page.text
+    assert "the label comes from this prediction" in page.text
     assert "1.000" not in page.text
     assert "Mean over fully annotated cases" not in page.text

@@ -139,11 +139,11 @@ def test_the_previous_mask_is_hidden_and_a_requested_slice_is_kept(
 def test_regions_strip_and_table_are_consistent(opened_panel: Any, qtbot: Any) -> None:
     viewer, panel = opened_panel
     press_key(viewer, Qt.Key.Key_N)
-    assert panel.review.hotspot_label.text() == "Region 1 of 2, 1 viewed"
+    assert panel.review.hotspot_label.text().startswith("Region 1 of 2: ")
     first = panel.layers.slice_index
     assert panel.strip.position_line.value() == first
     press_key(viewer, Qt.Key.Key_N)
-    assert panel.review.hotspot_label.text() == "Region 2 of 2, 2 viewed"
+    assert panel.review.hotspot_label.text().startswith("Region 2 of 2: ")
     assert panel.layers.slice_index != first
     press_key(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
     assert panel.layers.slice_index == first
@@ -245,9 +245,10 @@ def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screens
     rounds = panel.train.history
     qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=20_000)
     assert rounds.table.topLevelItem(1).text(1) == "4"
-    assert "still help" in rounds.summary_label.text()
+    assert rounds.summary_label.text().startswith("Dice 0.67 → 0.77 on ")
+    assert "help" not in rounds.summary_label.text()  # no verdict
     rounds.table.setCurrentItem(rounds.table.topLevelItem(0))
-    assert len(rounds.plot.listDataItems()) == 2
+    assert len(rounds.dice_plot.listDataItems()) == 2
     panel.tabs.setCurrentIndex(1)
     save_screenshot(viewer, "rounds")
 

@@ -21,6 +21,7 @@ from napari_dycon.application.training.status import (
     RunPhase,
     RunStatus,
     apply_event,
+    describe_outcome,
     starting_text,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
@@ -29,8 +30,11 @@ from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
     FinalEvent,
+    FinishedEvent,
     IdleEvent,
     PreviewEvent,
+    StepEvent,
+    StoppedEvent,
     WarningEvent,
 )
 from napari_dycon.project.runs.metadata import Command
@@ -58,6 +62,7 @@ class RunController:
         self._autosaver = autosaver
         self._review = review
         self._run: Run | None = None
+        self._has_warned = False  # since the last step
         self.remote_host = ""  # other machine that trains the run, as in " on ward-3"
         state.project_closed.connect(self.detach)
         state.case_shown.connect(self.request_preview)
@@ -181,13 +186,20 @@ class RunController:
             return
         if isinstance(event, FinalEvent):
             self._run, self.remote_host = None, ""
+        n_validation = state.run_status.n_validation
         state.set_run_status(apply_event(state.run_status, event))
         state.event.emit(event)
         if isinstance(event, PreviewEvent):
             self._review.refresh(event.case)
         elif isinstance(event, WarningEvent):
             state.message.emit("warning", event.message)
+            self._has_warned = True
         elif isinstance(event, FailedEvent):
             state.message.emit("error", event.message)
+        elif isinstance(event, StepEvent):
+            self._has_warned = False
+        elif isinstance(event, (FinishedEvent, StoppedEvent)) and not self._has_warned:
+            # A warning at the end, such as of too little time, must stay legible.
+            state.message.emit("info", describe_outcome(event, n_validation))
         if isinstance(event, FinalEvent):
             state.runs_changed.emit()

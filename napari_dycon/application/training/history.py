@@ -67,6 +67,9 @@ def _summarize_run(run: Run) -> RunSummary:
                 outcome, steps = event.event, event.step
             case FailedEvent():
                 outcome = event.event
+    trained_on = run.read_metrics().labeled
+    if trained_on is not None:  # without the cases that were left out after the start
+        n_labeled = len(trained_on)
     return RunSummary(
         run.id,
         str(config.get("method", "")),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from napari_dycon.core.durations import format_remaining
+from napari_dycon.core.durations import format_duration, format_remaining
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -78,6 +78,15 @@ def describe_dice(dice: float, n_cases: int) -> str:
     """Describe a validation Dice together with the number of cases it was measured on."""
     cases = f"{n_cases} validation cases" if n_cases > 1 else "the validation case"
     return f"Dice on {cases}: {dice:.2f}"
+
+
+def describe_outcome(event: FinishedEvent | StoppedEvent, n_validation: int) -> str:
+    """Describe how a training ended: "Training finished after 3 min. Dice on …: 0.40"."""
+    ending = "finished" if isinstance(event, FinishedEvent) else "stopped"
+    text = f"Training {ending} after {format_duration(event.elapsed_s)}."
+    if event.dice is not None:
+        text += f" {describe_dice(event.dice, n_validation)}"
+    return text
 
 
 def describe_device(device: str, reason: str) -> str:

@@ -158,15 +158,21 @@ def _prepare_case(
         values = set(np.unique(indices).tolist())
         # A single value teaches nothing, but that a whole scan shows no structure does.
         if len(values - {UNANNOTATED}) < 2 and values != {0}:
-            annotated = "only background" if 0 in values else "only a structure"
-            annotated = "nothing" if values == {UNANNOTATED} else annotated
-            data.warnings.append(
-                f"Case {case} is left out: {annotated} is annotated in it. Mark some of the "
-                "structure and some of what is not, or say that the whole scan is done."
-            )
+            data.warnings.append(f"Case {case} is left out: {_explain_annotation(values)}")
         else:
             save_array(label_path, indices)
             data.labeled.append(LabeledCase(case, image_path, label_path))
+
+
+def _explain_annotation(values: set[int]) -> str:
+    """Explain why a label with these values teaches nothing, and what to do."""
+    if 0 in values:
+        what, advice = "only background", "Paint some of the structure, or mark the scan complete."
+    elif values == {UNANNOTATED}:
+        what, advice = "nothing", "Paint some of the structure and some background."
+    else:
+        what, advice = "only a structure", "Paint some background, or mark a slice complete."
+    return f"{what} is annotated in it. {advice}"
 
 
 def _run_with_heartbeat(task: Callable[[], T], event: Event) -> Generator[Event, None, T]:

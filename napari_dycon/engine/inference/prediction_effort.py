@@ -70,11 +70,6 @@ class PredictionTimer:
         self._window_s: float | None = None
         self._overhead = INITIAL_OVERHEAD
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether a window was measured."""
-        return self._window_s is not None
-
     def measure(self, model: TrainedModel) -> None:
         """Measure the time of one window, once; it is infinite if memory does not suffice."""
         if self._window_s is not None:

@@ -22,6 +22,7 @@ from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.exports.csv_table import escape_formula, format_csv
 from napari_dycon.io.volume import Volume, grid_difference
+from napari_dycon.project.acceptances import is_accepted
 from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -33,7 +34,7 @@ EXTENT_LABELS: dict[AnnotationExtent, str] = {
     "partial": "partial",
     "complete": "complete",
 }
-ACCEPTED_NOTE = "The label is the accepted prediction; they are not compared."
+ACCEPTED_NOTE = "The label comes from the accepted prediction; they are not compared."
 CSV_COLUMNS = (
     *(
         "case",
@@ -78,7 +79,7 @@ class CaseStatistics:
     scores : result of ``segmentation_metrics.evaluate_case`` if the label is complete
     notes : files that could not be read
     run : id of the run whose prediction is reported; ``None`` without a prediction
-    is_accepted : whether the label equals the prediction, with which it is not compared then
+    is_accepted : whether the label comes from the prediction, with which it is not compared then
     """
 
     case: Case
@@ -103,7 +104,7 @@ class CaseStatistics:
             return "no prediction" if self.has_label else "no label, no prediction"
         if not self.has_label:
             return "no label"
-        return "not compared: the label is this prediction, accepted" if self.is_accepted else ""
+        return "not compared: the label comes from this prediction" if self.is_accepted else ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class CaseData:
     spacing_mm: tuple[float, float, float]
     notes: list[str]
     run: str | None = None  # of the prediction
+    is_accepted: bool = False  # the label comes from the prediction, at least in part
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
@@ -159,16 +161,33 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
     if prediction is None or (uncertainty is not None and uncertainty.shape != prediction.shape):
         uncertainty = None
     grid = grid or prediction
+    annotated = None if label is None or (label.array == UNANNOTATED).all() else label.array
     return CaseData(
         case,
         scan,
-        None if label is None or (label.array == UNANNOTATED).all() else label.array,
+        annotated,
         None if prediction is None else prediction.array,
         uncertainty,
         grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0),
         notes,
         run.id if run is not None and prediction is not None else None,
+        _comes_from_prediction(project, case, run, annotated, prediction),
     )
+
+
+def _comes_from_prediction(
+    project: Project,
+    case: Case,
+    run: Run | None,
+    label: LabelArray | None,
+    prediction: Volume | None,
+) -> bool:
+    """Whether a label was accepted from the prediction, with which it is not compared then."""
+    if run is None or label is None or prediction is None:
+        return False
+    if label.shape != prediction.shape:
+        return False
+    return is_accepted(project, run.id, case.id, label, prediction.array)
 
 
 def compute_statistics(
@@ -191,14 +210,8 @@ def compute_statistics(
     reference_label = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
     comparisons = compare_structures(reference_label, prediction, values, data.spacing_mm)
     scores = None
-    # An accepted prediction agrees perfectly with itself, which says nothing.
-    is_accepted = (
-        label is not None
-        and prediction is not None
-        and bool(label.any())
-        and np.array_equal(label, prediction)
-    )
-    if label is not None and prediction is not None and not is_accepted:
+    # An accepted prediction agrees with itself, which says nothing.
+    if label is not None and prediction is not None and not data.is_accepted:
         scores = evaluate_case(prediction, label, data.spacing_mm, values)
     is_complete = extent == "complete"
     structures = []
@@ -230,7 +243,7 @@ def compute_statistics(
         scores if is_complete else None,
         data.notes,
         data.run,
-        is_accepted,
+        data.is_accepted,
     )
 
 

@@ -21,17 +21,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from napari_dycon.core.atomic import ensure_dir, move_file, write_json
-from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.containment import ensure_links_within
 from napari_dycon.core.untrusted import parse_integer, read_json
 from napari_dycon.errors import DyconError, ProjectError, UserError
 from napari_dycon.project.case_ids import is_case_id, normalize_name
+from napari_dycon.project.editing.record_folders import MAX_RECORDS, create_record_folder
 from napari_dycon.project.label_store import LABEL_SUFFIX, LabelStore, label_file_path
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.models import Case
 
 FOLDER = Path("removed", "cases")
 RECORD_FILE = "case.json"
-MAX_RECORDS = 100_000
 MAX_RECORD_BYTES = 2**20
 PREDICTION_SUFFIXES = (LABEL_SUFFIX, "_uncertainty.nii.gz", "_disagreement.nii.gz", ".json")
 
@@ -89,7 +89,14 @@ class RemovedCases:
             self._manifest.reload()
             case = self._manifest.get_case(case_id)
             index = self._manifest.content.cases.index(case)
-            record = RemovedCase(case, index, self._make_folder(case_id), time.time())
+            record = RemovedCase(
+                case,
+                index,
+                create_record_folder(
+                    self._manifest.folder, self._manifest.folder / FOLDER, case_id
+                ),
+                time.time(),
+            )
             write_json(
                 record.folder / RECORD_FILE,
                 {
@@ -148,25 +155,6 @@ class RemovedCases:
             for item in records:
                 _remove_empty_record(item.folder)
         return self._manifest.get_case(case_id)
-
-    def _make_folder(self, case_id: str) -> Path:
-        """Create the folder of a record, beside what is left of earlier ones."""
-        root = self._manifest.folder
-        parent = ensure_within(root, root / FOLDER)
-        ensure_dir(parent, existing_root=root)
-        for number in range(1, MAX_RECORDS):
-            folder = parent / (case_id if number == 1 else f"{case_id}~{number}")
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise ProjectError(
-                    f"The folder {folder} cannot be created: {error.strerror or error}. Nothing "
-                    "was removed."
-                ) from error
-            return folder
-        raise ProjectError(f"{parent} contains too many removed cases. Nothing was removed.")
 
     def _find_files(self, folder: Path, case_id: str) -> Iterator[Path]:
         """Find the label and predictions of a case, without links."""

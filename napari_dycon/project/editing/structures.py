@@ -19,16 +19,16 @@ import numpy as np
 
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir, write_bytes, write_json
-from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.containment import ensure_links_within
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.case_ids import normalize_name
 from napari_dycon.project.editing.deleted_structures import (
     FOLDER,
-    MAX_RECORDS,
     RECORD_FILE,
     read_deleted_values,
 )
+from napari_dycon.project.editing.record_folders import create_record_folder
 from napari_dycon.project.editing.removed_cases import find_removed_labels
 from napari_dycon.project.label_rules import compute_label_status, get_next_status
 from napari_dycon.project.label_store import LABEL_SUFFIX, LabelStore
@@ -152,22 +152,9 @@ class StructureStore:
 
     def _make_folder(self, info: ClassInfo) -> Path:
         root = self._manifest.folder
-        parent = ensure_within(root, root / FOLDER)
-        ensure_dir(parent, existing_root=root)
         name = re.sub(r"[^\w-]+", "_", info.name)[:40].strip("_")
-        for number in range(1, MAX_RECORDS):
-            folder = parent / f"{info.value:03d}-{name or 'structure'}~{number}"
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise ProjectError(
-                    f"The folder {folder} cannot be created: {error.strerror or error}. Nothing "
-                    "was changed."
-                ) from error
-            return folder
-        raise ProjectError(f"{parent} contains too many folders. Nothing was changed.")
+        record_name = f"{info.value:03d}-{name or 'structure'}"
+        return create_record_folder(root, root / FOLDER, record_name)
 
 
 def describe_structure_error(name: str, others: list[ClassInfo]) -> str:

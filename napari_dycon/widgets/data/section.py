@@ -219,7 +219,8 @@ class DataSection(QWidget):
             read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
             self.title_label.setText(f"{name}{read_only_note}")
-            self.count_label.setText(f"{counts.labeled} of {counts.total} labeled")
+            self.count_label.setText(counts.describe_labeled())
+            self.count_label.setToolTip(counts.describe())
             text = f"{name}{read_only_note}: {counts.describe()}"
             hint = "" if self.session.case or not cases else "\nClick a case to open it"
             self.title_label.setToolTip(escape_rich_text(f"{text}\n{project.path}{hint}"))

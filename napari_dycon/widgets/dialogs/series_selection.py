@@ -144,7 +144,8 @@ def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool
     box.setText(f"{escape_control_characters(error.finding)}.")
     box.setInformativeText(
         "Resampling interpolates regularly spaced, upright slices; the files are not changed. "
-        "Small structures between widely spaced slices may be lost or distorted."
+        "Small structures between widely spaced slices may be lost or distorted. Labels will "
+        "belong to the resampled scan and cannot be exported as DICOM."
     )
     resample = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
     cancel = box.addButton(QMessageBox.StandardButton.Cancel)

@@ -9,6 +9,7 @@ from napari.components import ViewerModel
 
 from napari_dycon.io.volume import Volume
 
+MIN_MOVE_MM = 1e-6
 EDGE_FRACTION = 0.1  # of half the view; regions nearer to its edge count as outside
 # Directions along the axes of a scan, which point to superior, posterior and left.
 SUPERIOR = (1.0, 0.0, 0.0)
@@ -21,7 +22,14 @@ AWAY, TOWARDS = "away", "towards"
 def pan_to_region(
     viewer: ViewerModel, position_mm: Sequence[float], radius_mm: float, image: Volume
 ) -> None:
-    """Pan a two-dimensional view if a region is outside of it or near its edge."""
+    """Pan a two-dimensional view if a region is outside of it or near its edge.
+
+    Parameters
+    ----------
+    position_mm : center of the region, (z, y, x)
+    radius_mm : 0 for a single position
+    image : the scan, beyond which the view does not reach
+    """
     camera, axes = viewer.scene.camera, viewer.dims.displayed
     pixels = viewer.canvas.size  # height and width, as the displayed axes
     old = camera.center[-2:]
@@ -37,7 +45,8 @@ def pan_to_region(
         )
         for center, size, axis in zip(old, pixels, axes, strict=True)
     )
-    if new != tuple(old):
+    # Rounding must not count as a move: a fitted view is fitted again after a resize.
+    if any(abs(a - b) > MIN_MOVE_MM for a, b in zip(new, old, strict=True)):
         camera.center = (camera.center[0], *new)
 
 

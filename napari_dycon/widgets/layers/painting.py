@@ -49,6 +49,11 @@ class PaintedLayers(LayerStack):
         self._stroke_timer.setInterval(STROKE_PAUSE_MS)
         self._stroke_timer.timeout.connect(self._end_stroke)
         self._cancel_click: Callable[[], None] | None = None  # cancels waiting for a click
+        self._restore_mode: Callable[[], None] | None = None  # after the click, once it is handled
+        self._mode_timer = QTimer(self)
+        self._mode_timer.setSingleShot(True)
+        self._mode_timer.setInterval(0)
+        self._mode_timer.timeout.connect(self._finish_click)
         session.annotation.paint_range_changed.connect(self._apply_paint_range)
 
     def set_brush_mm(self, diameter: float) -> None:
@@ -73,23 +78,44 @@ class PaintedLayers(LayerStack):
             return
         if self._cancel_click is not None:  # another click was requested before this one
             self._cancel_click()
+        self._finish_click()
         previous_mode = str(layer.mode)
         layer.mode = "pan_zoom"
+
+        def restore_mode() -> None:
+            if layer in self.viewer.layers:
+                layer.mode = previous_mode
 
         def stop_waiting() -> None:
             self._cancel_click = None
             self.viewer.mouse_drag_callbacks.remove(on_click)
-            if layer in self.viewer.layers:
-                layer.mode = previous_mode
+
+        def cancel() -> None:
+            stop_waiting()
+            restore_mode()
 
         def on_click(_: object, event: Any) -> None:
             stop_waiting()
+            # The tool of the layer sees this press, too, and would paint if it was active again.
+            self._restore_mode = restore_mode
+            self._mode_timer.start()
             if layer in self.viewer.layers:
                 z, y, x = (round(float(c)) for c in layer.world_to_data(event.position))
                 callback((z, y, x))
 
-        self._cancel_click = stop_waiting
+        self._cancel_click = cancel
         self.viewer.mouse_drag_callbacks.append(on_click)
+
+    @property
+    def is_waiting_for_click(self) -> bool:
+        """Whether the next click is one that ``call_on_next_click`` waits for."""
+        return self._cancel_click is not None
+
+    def _finish_click(self) -> None:
+        """Select the tool again that was active before a click."""
+        restore, self._restore_mode = self._restore_mode, None
+        if restore is not None:
+            restore()
 
     def accept_with_brush(self) -> None:
         """Activate the brush that copies the prediction to the label."""
@@ -128,6 +154,7 @@ class PaintedLayers(LayerStack):
         """Cancel waiting for a click and deactivate the brush."""
         if self._cancel_click is not None:
             self._cancel_click()
+        self._mode_timer.stop()
         self._stroke_timer.stop()
         self._deactivate_brush()
         self.guard.close()

@@ -14,6 +14,11 @@ from napari_dycon.widgets.layers.case_layers import CaseLayers
 BAR_HEIGHT_PX = 10
 MARGIN_PX = 12  # so that the outer numbers fit
 N_STOPS = 33
+MIN_MIDDLE_TICK, MAX_MIDDLE_TICK = 0.12, 0.88  # numbers nearer to an end would overlap its number
+RAISED_TIP = (
+    "Much of this scan is uncertain, so that only values from {low:.2f} are shown, not all above "
+    "the threshold"
+)
 GRAY = QColor(128, 128, 128)  # as of tissue under the map
 STOPS = {"uncertainty": UNCERTAINTY_COLORMAP, "disagreement": DISAGREEMENT_COLORMAP}
 
@@ -29,9 +34,9 @@ class ColorBar(QWidget):
         self._layers = layers
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setAccessibleName("Color bar of the uncertainty, from 0 to 1")
-        session.case_shown.connect(self._on_changed)
-        session.prediction_changed.connect(self._on_changed)
-        layers.visibility_toggled.connect(self._on_changed)
+        session.case_shown.connect(self.refresh)
+        session.prediction_changed.connect(self.refresh)
+        layers.visibility_toggled.connect(self.refresh)
 
     @property
     def role(self) -> str:
@@ -79,8 +84,16 @@ class ColorBar(QWidget):
         painter.end()
 
     def _list_ticks(self) -> list[float]:
-        """Return values with a number: both ends, and the lowest one shown if there is room."""
-        return [0.0, self.low, 1.0] if 0.12 < self.low < 0.88 else [0.0, 1.0]
+        """Return values with a number: the ends, and the lowest one shown.
 
-    def _on_changed(self, *_: object) -> None:
+        Where there is no room for both, the lowest one takes the place of the upper end.
+        """
+        if self.low >= MAX_MIDDLE_TICK:
+            return [0.0, self.low]
+        return [0.0, self.low, 1.0] if self.low > MIN_MIDDLE_TICK else [0.0, 1.0]
+
+    def refresh(self, *_: object) -> None:
+        """Draw the bar again, and explain a value above the threshold."""
+        is_raised = self.low > self._layers.overlays.threshold + 0.005
+        self.setToolTip(RAISED_TIP.format(low=self.low) if is_raised else "")
         self.update()

@@ -40,7 +40,6 @@ DIFFERENCE_LEGEND = (
     ("different", OTHER_STRUCTURE_COLOR),
 )
 NUMBER_MARGIN_PX = 8
-LEGEND_INDENT_PX = 2
 N_COLUMNS = 3
 
 
@@ -121,7 +120,7 @@ class OverlayControls(QWidget):
         with signals_blocked(self.threshold_slider):
             self.threshold_slider.setValue(round(value * 100))
         self._layers.overlays.set_threshold(value)
-        self.color_bar.update()
+        self.color_bar.refresh()
 
     def _on_visibility_toggled(self, role: str, visible: bool) -> None:
         if role in self.toggles:
@@ -143,8 +142,8 @@ def make_difference_legend() -> QLabel:
     for text, color in DIFFERENCE_LEGEND:
         name = QColor.fromRgbF(*color).name()
         items.append(f'<span style="color: {name}">■</span> {text}')
-    result = QLabel("&nbsp; ".join(items))
+    result = QLabel(" ".join(items))
     result.setTextFormat(Qt.TextFormat.RichText)
     result.setToolTip("Colors of the difference between label and prediction")
-    result.setIndent(LEGEND_INDENT_PX)
+    result.setIndent(0)  # the line just fits into the narrowest panel
     return result

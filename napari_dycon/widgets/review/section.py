@@ -12,6 +12,7 @@ from napari_dycon.application.predictions.status import (
     describe_incomplete_ranking,
     describe_preliminary,
 )
+from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -21,10 +22,10 @@ from napari_dycon.widgets.review.prediction_controls import PredictionControls
 from napari_dycon.widgets.window.helpers import (
     make_button,
     make_hint_label,
-    make_plain_label,
     report_errors,
     set_enabled,
 )
+from napari_dycon.widgets.window.labels import ElidedLabel
 
 
 class ReviewSection(QWidget):
@@ -34,7 +35,7 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
-        self.source_label = make_plain_label()
+        self.source_label = ElidedLabel()  # of one line, so that no button moves
         self.overlay_controls = OverlayControls(session, layers)
         self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
@@ -107,8 +108,7 @@ class ReviewSection(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.prediction_controls)
         layout.addWidget(self.source_label)
-        layout.addWidget(self.overlay_controls)
-        layout.addWidget(self.table)
+        # Above the overlays, so that they are visible on a small screen.
         for buttons in (
             (self.previous_region_button, self.next_region_button, self.next_case_button),
             (self.hotspot_label,),
@@ -124,6 +124,8 @@ class ReviewSection(QWidget):
             for item in buttons:
                 line.addWidget(item)
             layout.addLayout(line)
+        layout.addWidget(self.overlay_controls)
+        layout.addWidget(self.table)
         layout.addWidget(
             make_hint_label(
                 "Go to the uncertain regions, accept or correct the prediction, then train again."
@@ -152,16 +154,16 @@ class ReviewSection(QWidget):
         self._update_source()
 
     def _update_source(self, *_: object) -> None:
-        self.source_label.setText(self._describe(self.session.case))
+        self.source_label.set_text(self._describe(self.session.case))
 
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
             return "No case selected."
         if case.prediction is None:
-            return f"{case.id} has no prediction yet."
+            return f"{case.display_name} has no prediction yet."
         if case.is_preliminary:
             return describe_preliminary(case, self.session.review.predictions.status)
-        return f"Prediction of run {case.run} for {case.id}."
+        return f"Prediction of run {case.run} for {case.display_name}."
 
     def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""
@@ -189,7 +191,9 @@ class ReviewSection(QWidget):
             candidates = [suggestion for suggestion in suggestions if suggestion.case != active_id]
             if candidates:
                 report_errors(self.session, self.session.show_case)(candidates[0].case)
-                reason = f"{candidates[0].case}: {candidates[0].reason}."
+                project = self.session.require_project()
+                name = project.get_case(candidates[0].case).display_name
+                reason = f"{name}: {candidates[0].reason}."
                 note = describe_incomplete_ranking(self.session.review.predictions.status)
                 self.session.message.emit("info", f"{reason} {note}".strip())
             else:
@@ -207,7 +211,21 @@ class ReviewSection(QWidget):
         is_preliminary = case is not None and case.is_preliminary
         n_changed = self.session.accept_prediction(**selection)
         what = "Preliminary prediction" if is_preliminary else "Prediction"
-        self.session.message.emit("info", f"{what} accepted: {n_changed} voxels changed.")
+        text = f"{what} accepted {self._describe_selection(selection)}."
+        if not n_changed:
+            text = "Nothing changed: the label is already like the prediction here."
+        self.session.message.emit("info", text)
+
+    def _describe_selection(self, selection: dict[str, Any]) -> str:
+        """Describe what was accepted; the volumes are beside the names of the structures."""
+        if "slice_" in selection:
+            return f"in slice {selection['slice_'][1] + 1}"
+        if "component" in selection:
+            return "in this component"
+        if "classes" in selection:
+            names = [c.name for c in self.layers.classes() if c.value in selection["classes"]]
+            return f"for {' and '.join(map(escape_control_characters, names))}"
+        return "for the whole scan"
 
     def accept_slice(self) -> None:
         """Accept the prediction in the current slice."""

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen, QTextOption
+from qtpy.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QPen, QTextOption
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.widgets.views.planes import EdgeLetters
@@ -23,6 +23,8 @@ ACTIVE_COLOR = QColor(255, 214, 80)
 CROSSHAIR_GAP_PX = 14  # free around the position, so that the voxel stays visible
 SCALE_BAR_FRACTION = 0.25  # largest length of the scale bar, of the width of the view
 MIN_NAME_PX = 30  # less of a name says nothing
+BAR_GAP_PX = 8  # between the scale bar and the text beside it
+MIN_TEXT_PX = 70  # a text that is cut to less says nothing
 MIN_LETTERS_PX = 90  # smaller views show no letters
 ALIGN = Qt.AlignmentFlag
 
@@ -51,6 +53,15 @@ class ScaleBar:
 
     length_px: float
     text: str
+
+
+def fit_beside(text: str, width: float, metrics: QFontMetrics) -> str:
+    """Shorten a text at its end to a width; empty if too little of it would be left."""
+    if metrics.horizontalAdvance(text) <= width:
+        return text
+    if width < MIN_TEXT_PX:
+        return ""
+    return str(metrics.elidedText(text, Qt.TextElideMode.ElideRight, int(width)))
 
 
 def choose_scale_bar(zoom: float, max_length_px: float) -> ScaleBar | None:
@@ -143,7 +154,14 @@ class CanvasAnnotations(QWidget):
                 self._compose_title(painter),
                 ACTIVE_COLOR if content.is_active else TEXT_COLOR,
             ),
-            _Placement(ALIGN.AlignBottom | ALIGN.AlignLeft, content.readout or content.window),
+            _Placement(
+                ALIGN.AlignBottom | ALIGN.AlignLeft,
+                fit_beside(
+                    content.readout or content.window,
+                    self.width() - 2 * MARGIN_PX - self._measure_scale_bar(painter) - BAR_GAP_PX,
+                    painter.fontMetrics(),
+                ),
+            ),
         ]
         if content.letters is not None and min(self.width(), self.height()) >= MIN_LETTERS_PX:
             letters = content.letters
@@ -185,8 +203,18 @@ class CanvasAnnotations(QWidget):
         painter.setPen(placement.color)
         painter.drawText(area, text, QTextOption(placement.alignment))
 
+    def _choose_scale_bar(self) -> ScaleBar | None:
+        return choose_scale_bar(self.content.zoom, self.width() * SCALE_BAR_FRACTION)
+
+    def _measure_scale_bar(self, painter: QPainter) -> float:
+        """Return the width of the scale bar with its text."""
+        bar = self._choose_scale_bar()
+        if bar is None:
+            return 0.0
+        return max(bar.length_px, float(painter.fontMetrics().horizontalAdvance(bar.text)))
+
     def _draw_scale_bar(self, painter: QPainter) -> None:
-        bar = choose_scale_bar(self.content.zoom, self.width() * SCALE_BAR_FRACTION)
+        bar = self._choose_scale_bar()
         if bar is None:
             return
         right, bottom = self.width() - MARGIN_PX, self.height() - MARGIN_PX

@@ -20,9 +20,7 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 MIN_WIDTH_FOR_SIDE_VIEWS = 1600  # pixels of the screen
 SPATIAL_DIMENSIONS = 3
-WELCOME_TIPS = (
-    "To begin, press Open… in the DyCON panel and choose a folder with scans, or a project.",
-)
+WELCOME_TIPS = ("To begin, open a folder with scans, or a project, in the DyCON panel.",)
 
 
 class CanvasArea:

@@ -23,6 +23,8 @@ class ViewGestures(QObject):
         self._session = layers.session
         self._window = layers.intensity_window
         self._window_start: tuple[float, float] = (0.0, 0.0)
+        self._hovered: tuple[View, float, float] | None = None  # view and pixel under the mouse
+        self.clicked_view: View | None = None  # while a click in it moves the crosshair
 
     @property
     def wheel_browses(self) -> bool:
@@ -39,8 +41,13 @@ class ViewGestures(QObject):
 
     def move_cursor(self, view: View, x: float, y: float) -> None:
         """Move the crosshair to a pixel of a view."""
-        if self._session.case is not None:
+        if self._session.case is None:
+            return
+        self.clicked_view = view
+        try:
             self.move_to(view.to_position(x, y))
+        finally:
+            self.clicked_view = None
 
     def move_to(self, position: Position) -> None:
         """Move the crosshair to the voxel at a position in mm, limited to the scan."""
@@ -76,6 +83,7 @@ class ViewGestures(QObject):
 
     def hover(self, view: View, x: float, y: float) -> None:
         """Describe what is under the mouse in the view and in the status bar."""
+        self._hovered = view, x, y
         if self._session.case is None:
             return
         text = self._layers.describe_position(view.to_position(x, y), view.plane.value)
@@ -86,10 +94,23 @@ class ViewGestures(QObject):
 
     def leave(self, view: View) -> None:
         """Clear the description."""
+        self._hovered = None
         view.readout = ""
         view.update_annotations()
 
+    def update_description(self, *_: object) -> None:
+        """Describe what is under the mouse again, after a change that did not move the mouse."""
+        if self._hovered is None:
+            return
+        view, x, y = self._hovered
+        if self._session.case is None or not view.is_flat:
+            self.leave(view)
+        else:
+            self.hover(view, x, y)
+
     def is_navigating(self, view: View) -> bool:
-        """Whether a click in a view neither paints nor draws."""
+        """Whether a click in a view neither paints nor draws, and no command waits for it."""
+        if self._layers.is_waiting_for_click:
+            return False
         active = view.model.layers.selection.active
         return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"

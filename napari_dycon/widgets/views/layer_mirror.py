@@ -238,7 +238,7 @@ def copy_layer(layer: Layer) -> Layer:
         share_history(layer, label_copy)
         label_copy.limits = layer.limits
         copy_property(layer, label_copy, "brush_size")
-        for name in ("selected_label", "n_edit_dimensions", "mode"):
+        for name in ("contour", "selected_label", "n_edit_dimensions", "mode"):
             copy_property(layer, label_copy, name)
         return label_copy
     if isinstance(layer, ExtensibleLabels):
@@ -247,7 +247,9 @@ def copy_layer(layer: Layer) -> Layer:
         layer_copy = Layer.create(data, settings, layer_type)
     if isinstance(layer, Labels) and isinstance(layer_copy, Labels):
         share_history(layer, layer_copy)
+        copy_property(layer, layer_copy, "contour")  # missing in napari's tuple of a layer
         layer_copy.editable = layer.editable
+        copy_property(layer, layer_copy, "contour")  # not part of the settings of a layer
     return layer_copy
 
 

@@ -83,6 +83,15 @@ class LinkedViews(QObject):
             (viewer.events.reset_view, self._on_reset_view),
             (self.intensity_window.changed, self._show_window_text),
             (self.gestures.used, self.activate),
+            *(
+                (signal, self.gestures.update_description)
+                for signal in (
+                    self._session.label_edited,
+                    self._session.label_saved,
+                    self._session.prediction_changed,
+                    self._session.state.edit_undone,
+                )
+            ),
         )
         for emitter, handler in self._connections:
             emitter.connect(handler)
@@ -175,6 +184,7 @@ class LinkedViews(QObject):
         self.activate(self.main_view)
         for view in self.side_views:
             self._mice.pop(view).close()
+            self.gestures.leave(view)
             view.close()
         self.side_views = []
         for widget in (self._handle, self._column):
@@ -216,7 +226,7 @@ class LinkedViews(QObject):
         for view in self.side_views:
             view.model.reset_view()
         for view in self.views:
-            view.remember_fit()
+            view.fit_scan()
 
     # ---- Case and position -------------------------------------------------------------------
 
@@ -240,12 +250,14 @@ class LinkedViews(QObject):
         previous, self._position = self._position, (point[0], point[1], point[2])
         for view in self.views:
             moved = any(previous[axis] != point[axis] for axis in view.plane.displayed_axes)
-            view.show_position(self._position, pan=moved)
+            is_clicked = view is self.gestures.clicked_view
+            view.show_position(self._position, pan=moved and not is_clicked)
         for view in self.side_views:
             axis = view.plane.value
             dims = view.model.dims
             if dims.ndim == len(point) and dims.point[axis] != point[axis]:
                 dims.set_point(axis, point[axis])
+        self.gestures.update_description()
 
     # ---- The active view -----------------------------------------------------------------------
 

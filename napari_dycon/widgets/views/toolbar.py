@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
-    QLabel,
     QToolBar,
     QToolButton,
     QWidget,
@@ -24,7 +23,7 @@ from napari_dycon.widgets.views.histogram import HistogramPopup
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.views.planes import Plane
 from napari_dycon.widgets.views.tool_buttons import ToolButtons
-from napari_dycon.widgets.window.helpers import signals_blocked
+from napari_dycon.widgets.window.helpers import make_plain_label, signals_blocked
 
 NAME = "Views"
 MAX_VALUE = 1e7
@@ -92,7 +91,7 @@ class ViewToolbar(QToolBar):
             button.setCheckable(True)
             self.plane_buttons[plane] = button
         self.solid_button = self._add_button(
-            "3D", "Show the structures as surfaces, and back (Ctrl+Y)", self._toggle_3d
+            "3D", "3D view, and back to slices (Ctrl+Y)", self._toggle_3d
         )
         self.solid_button.setCheckable(True)
 
@@ -145,7 +144,7 @@ class ViewToolbar(QToolBar):
             spin_box.setToolTip(f"{tip}; drag with the right button in the scan to change it")
             spin_box.setAccessibleName(tip)
             spin_box.valueChanged.connect(self._apply_window)
-            row.addWidget(QLabel(letter))
+            row.addWidget(make_plain_label(letter))
             row.addWidget(spin_box)
         self.width_box.setMinimum(0.0)
         self.histogram_button = QToolButton()

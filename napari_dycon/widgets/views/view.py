@@ -12,13 +12,15 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_control_characters
+from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.napari_internals import get_canvas_widget
 from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
 from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
 
 Position = tuple[float, float, float]  # in mm along the canonical axes
 RESIZE_MS = 60
-EDGE_FRACTION = 0.05  # a position nearer to the edge of a view is brought to its center
+MIN_MOVE_MM = 1e-6
+FIT_FRACTION = 0.95  # of a view, which a fitted scan fills
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,6 @@ class PlaneGeometry:
         vertical = self.center_mm[0] + sign * (y - self.size_px[0] / 2) / self.zoom
         horizontal = self.center_mm[1] + (x - self.size_px[1] / 2) / self.zoom
         return vertical, horizontal
-
-    def contains(self, vertical_mm: float, horizontal_mm: float) -> bool:
-        """Whether a position is visible and not close to the edge."""
-        x, y = self.to_pixel(vertical_mm, horizontal_mm)
-        margin_x, margin_y = (EDGE_FRACTION * size for size in reversed(self.size_px))
-        return (
-            margin_x <= x <= self.size_px[1] - margin_x
-            and margin_y <= y <= self.size_px[0] - margin_y
-        )
 
 
 class View(QObject):
@@ -151,12 +144,15 @@ class View(QObject):
         self.update_annotations()
 
     def show_position(self, position: Position, *, pan: bool) -> None:
-        """Draw the crosshair at a position; with ``pan``, bring it into view."""
+        """Draw the crosshair at a position; with ``pan``, bring it into view.
+
+        The view moves only if the position is outside of it or near its edge, and never further
+        than the scan reaches.
+        """
         self._position = position
-        if pan and self.is_flat:
-            vertical, horizontal = self.plane.displayed_axes
-            if not self.geometry.contains(position[vertical], position[horizontal]):
-                self.model.scene.camera.center = (0.0, position[vertical], position[horizontal])
+        case = self._case
+        if pan and case is not None and self.is_flat:
+            pan_to_region(self.model, position, 0.0, case.image)
         self.update_annotations()
 
     def to_position(self, x: float, y: float) -> Position:
@@ -181,6 +177,21 @@ class View(QObject):
     def fit(self) -> None:
         """Fit the scan into the view."""
         self.model.reset_view()
+        self.fit_scan()
+
+    def fit_scan(self) -> None:
+        """Fit the scan alone: layers that are hidden may still have the size of another case."""
+        case, size_px = self._case, self.geometry.size_px
+        if case is not None and self.is_flat and min(size_px) > 0:
+            axes = self.plane.displayed_axes
+            shape, spacing_mm = case.image.shape, case.image.spacing_mm
+            camera = self.model.scene.camera
+            camera.zoom = FIT_FRACTION * min(
+                pixels / (shape[axis] * spacing_mm[axis])
+                for pixels, axis in zip(size_px, axes, strict=True)
+            )
+            vertical, horizontal = ((shape[axis] - 1) * spacing_mm[axis] / 2 for axis in axes)
+            camera.center = (0.0, vertical, horizontal)
         self.remember_fit()
 
     def remember_fit(self) -> None:

@@ -12,8 +12,15 @@ from napari_dycon.widgets.window.helpers import flags_to_int
 MIN_WIDTH_PX = 100
 
 
+REMAINING_SEPARATOR = ", "  # before the time left, see ``core.durations.format_remaining``
+REMAINING_END = " left"
+
+
 class ElidedLabel(QLabel):
-    """A label of one line that ends in "…" if it does not fit; the tooltip has the whole text."""
+    """A label of one line, shortened with "…" if it does not fit; the tooltip has all of it.
+
+    The time left at the end of a text stays legible.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +44,21 @@ class ElidedLabel(QLabel):
     def paintEvent(self, _: QPaintEvent) -> None:  # noqa: N802 (Qt's name)
         """Draw as much of the text as fits."""
         painter = QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
         flags = flags_to_int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
-        painter.drawText(self.rect(), flags, text)
+        painter.drawText(self.rect(), flags, self.visible_text())
+
+    def visible_text(self) -> str:
+        """Return the text as it is drawn."""
+        metrics, end = self.fontMetrics(), ""
+        what, separator, remaining = self.text().rpartition(REMAINING_SEPARATOR)
+        if separator and remaining.endswith(REMAINING_END):
+            end = f"{separator}{remaining}"
+            if metrics.horizontalAdvance(f"{self.text()}") > self.width():
+                end = end.replace("about ", "")  # the first word to go
+        else:
+            what = self.text()
+        width = self.width() - int(metrics.horizontalAdvance(end))
+        return f"{metrics.elidedText(what, Qt.TextElideMode.ElideRight, width)}{end}"
 
     def _line_height(self) -> int:
         self.ensurePolished()

@@ -65,6 +65,11 @@ class ProgressRow(QWidget):
         self._activity = running[-1] if running else None
         for item in (self.label, self.bar, self.stop_button):
             item.setVisible(bool(running) or is_training)
+        # A prediction alone needs the place for its text; buttons on the right stay where they are.
+        policy = self.pause_button.sizePolicy()
+        if policy.retainSizeWhenHidden() != (is_training or not running):
+            policy.setRetainSizeWhenHidden(is_training or not running)
+            self.pause_button.setSizePolicy(policy)
         self.pause_button.setVisible(is_training)
         if is_training:
             is_paused = status.phase in ("paused", "pausing")

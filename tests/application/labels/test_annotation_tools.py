@@ -244,9 +244,9 @@ def test_accepting_a_slice_or_component_keeps_the_rest(session: Session) -> None
     assert changed == 64
     assert (label[10:14, 10:14, 10:14] == 1).all()
     assert label[2, 2, 2] == 255
-    with pytest.raises(UserError, match="no predicted structure at that position"):
+    with pytest.raises(UserError, match="Nothing is predicted here"):
         session.accept_prediction(component=(8, 8, 8))
-    with pytest.raises(UserError, match="no predicted structure at that position"):
+    with pytest.raises(UserError, match="Nothing is predicted here"):
         session.accept_prediction(component=(99, 8, 8))
 
 

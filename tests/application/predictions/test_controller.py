@@ -180,7 +180,7 @@ def test_texts_of_the_phases() -> None:
         "Predicting a, about 40 s left"
     )
     assert describe("predicting", case="a", done=8, total=8, remaining_s=2.0) == (
-        "Predicting a (8 of 8), about 2 s left"
+        "Predicting a (8 of 8), a few seconds left"
     )
     assert describe("of a newer version") == "Predicting…"
 

@@ -382,15 +382,22 @@ def test_pseudo_labels_are_used_for_large_structures_only(
         build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False)
     )
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (9, 2)
-    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: True))
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
-        1,
-        0,
-    )  # no time for more
-    assert not list(
-        build_atlas_training_set(data, folder, device, is_resumed=True, should_stop=lambda: False)
-    )
-    assert len(data.registered_cases) == 1  # a run goes on with what it began with
+    for stops_at in (0, 1):
+        list(
+            build_atlas_training_set(
+                data, folder, device, is_resumed=False,
+                should_stop=lambda n=stops_at: len(data.registered_cases) >= n,
+            )
+        )  # fmt: skip
+        found = len(data.registered_cases), len(data.pseudo_labeled_cases)
+        assert found == (stops_at, 0)  # a run that is stopped registers nothing more
+        data.registered_cases = []
+        assert not list(
+            build_atlas_training_set(
+                data, folder, device, is_resumed=True, should_stop=lambda: False
+            )
+        )
+        assert len(data.registered_cases) == stops_at  # it continues with what it began with
     for labeled in data.labeled:
         np.save(labeled.label, np.load(labeled.label) * (np.indices((18, 22, 20))[0] == 10))
     list(

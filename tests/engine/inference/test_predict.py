@@ -123,7 +123,7 @@ def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Pa
     assert reported == [("s0", 2, 5), ("s2", 4, 5)]
     first, second = (e.remaining_s for e in events if e.event == "predicting")
     assert first is None  # nothing was measured yet
-    assert second > 0
+    assert 0 <= second < 60  # of tiny scans; rounded to 0.1 s
     done = [(e.case, e.done, e.total) for e in events if e.event == "predicted"]
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 

@@ -1,4 +1,4 @@
-"""What a new project would contain is told before it is created."""
+"""Preview of the contents of a new project before it is created."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Clinician:
             layer.paint(place, value)
 
     def read_disk(self) -> Any:
-        """Save the label, and read the file anew."""
+        """Save the label and read it from the file."""
         self.session.flush()
         return self.project.labels.read("scan-3")
 
@@ -205,6 +205,7 @@ def test_copies_of_other_layers_are_not_taken_for_them(clinician: Clinician) -> 
     clinician.check_saved(*STROKES)
 
 
+@pytest.mark.filterwarnings("ignore:projection mode")  # napari's own
 def test_the_scan_stays(clinician: Clinician) -> None:
     viewer, image = clinician.viewer, clinician.layers.find_layer("image")
     before = np.array(image.data)
