@@ -23,8 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     xvfb = shutil.which("Xvfb")
     if not hasattr(config, "workerinput") or xvfb is None:
         return
+    # Windows of most tests have one view, as on any screen below 1600 pixels.
     server = subprocess.Popen(
-        [xvfb, "-displayfd", "1", "-screen", "0", "1600x1000x24", "-nolisten", "tcp"],
+        [xvfb, "-displayfd", "1", "-screen", "0", "1590x1000x24", "-nolisten", "tcp"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     assert server.stdout is not None

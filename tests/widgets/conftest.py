@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -23,9 +24,18 @@ def needs_display() -> None:
         pytest.skip("no display; run under xvfb-run")
 
 
+@pytest.fixture(scope="session")
+def _exempt_libraries() -> None:
+    """Before the first window: objects of windows must be collected."""
+    preloading = pytest.importorskip("napari_dycon.widgets.layers.preloading")
+    importlib.import_module("napari_dycon.widgets.panel")
+    preloading.load_layer_libraries()
+    preloading.exempt_libraries_from_collection()
+
+
 @pytest.fixture
 def window(
-    needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any
+    _exempt_libraries: None, needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any
 ) -> Iterator[Callable[[], Any]]:
     """Open windows: returns a function that gives ``(viewer, panel)``."""
     panels = []

@@ -196,8 +196,9 @@ class LayerStack(QObject):
         case_layers = [
             layer for layer in self.viewer.layers if "role" in layer.metadata.get(METADATA_KEY, {})
         ]
-        for layer in case_layers:  # scans that were opened as files carry the key, too
-            self.viewer.layers.remove(layer)
+        with self.viewer.layers.batched_update():  # views are rebuilt once
+            for layer in case_layers:  # scans that were opened as files carry the key, too
+                self.viewer.layers.remove(layer)
 
     def build_colormap(self, role: str) -> DirectLabelColormap:
         """Build the colormap of labels, a prediction, a proposal or the difference."""

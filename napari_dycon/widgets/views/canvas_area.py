@@ -13,6 +13,10 @@ from napari_dycon.widgets.layers.napari_internals import (
     get_main_window,
     get_qt_viewer,
 )
+from napari_dycon.widgets.layers.preloading import (
+    exempt_libraries_from_collection,
+    load_layer_libraries,
+)
 from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.views.toolbar import ViewToolbar
@@ -51,6 +55,10 @@ class CanvasArea:
         if self._is_started:
             return
         self._is_started = True
+        exempt_libraries_from_collection()
+        self._session.task_runner.submit(
+            load_layer_libraries, lambda _: None, self._session.report_error
+        )
         get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
         get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._bar)
         get_qt_viewer(self._viewer).set_welcome_tips(WELCOME_TIPS)

@@ -13,7 +13,7 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.napari_internals import (
@@ -63,14 +63,18 @@ class LayerMirror(QObject):
     as for a new case, update the other view once.
     """
 
+    filled = Signal()  # the first layer was copied
+
     def __init__(self, source: ViewerModel, target: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self._source, self._target = source, target
         self._copies: dict[Layer, Layer] = {}
         self._connections: dict[Layer, list[Connection]] = {}
+        self._uncopied: list[Layer] = []  # added, but not yet here
         self._pending: dict[Layer, set[str]] = {}
         self._edited: set[Layer] = set()  # layers that must be redrawn
         self._is_applying = False
+        self._add_timer = self._make_timer(0, self._add_next)
         self._change_timer = self._make_timer(0, self._apply_changes)
         self._edit_timer = self._make_timer(EDIT_INTERVAL_MS, self._redraw_edited)
         self._layer_events = (
@@ -79,6 +83,8 @@ class LayerMirror(QObject):
             (source.layers.events.reordered, self._on_reordered),
             (source.layers.selection.events.active, self._on_active_changed),
             (source.dims.events.ndisplay, self._on_ndisplay_changed),
+            (source.layers.events.begin_batch, self._on_batch_started),
+            (source.layers.events.end_batch, self._on_batch_ended),
         )
         for emitter, handler in self._layer_events:
             emitter.connect(handler)
@@ -88,12 +94,15 @@ class LayerMirror(QObject):
 
     def close(self) -> None:
         """Disconnect from the layers of the source and remove the copies."""
+        self._uncopied = []
+        self._add_timer.stop()
         self._change_timer.stop()
         self._edit_timer.stop()
         for emitter, handler in self._layer_events:
             emitter.disconnect(handler)
-        for layer in list(self._copies):
-            self._remove(layer)
+        with self._target.layers.batched_update():
+            for layer in list(self._copies):
+                self._remove(layer)
 
     def _make_timer(self, interval_ms: int, callback: Callable[[], None]) -> QTimer:
         timer = QTimer(self)
@@ -105,10 +114,28 @@ class LayerMirror(QObject):
     # ---- The list of layers ------------------------------------------------------------------
 
     def _on_inserted(self, event: Any) -> None:
-        self._add(event.value)
+        # Adding a layer takes napari 0.1 s; the window must react between two of them.
+        self._uncopied.append(event.value)
+        self._add_timer.start()
+
+    def _add_next(self) -> None:
+        if self._uncopied:
+            was_empty = not self._copies
+            self._add(self._uncopied.pop(0))
+            self._on_active_changed()
+            if was_empty and self._copies:
+                self.filled.emit()
+        if self._uncopied:
+            self._add_timer.start()
 
     def _on_removed(self, event: Any) -> None:
         self._remove(event.value)
+
+    def _on_batch_started(self, _: Any) -> None:
+        self._target.layers.events.begin_batch()
+
+    def _on_batch_ended(self, _: Any) -> None:
+        self._target.layers.events.end_batch()
 
     def _on_reordered(self, _: Any) -> None:
         for position, layer in enumerate(self._copied_layers()):
@@ -156,6 +183,8 @@ class LayerMirror(QObject):
         return connections
 
     def _remove(self, layer: Layer) -> None:
+        if layer in self._uncopied:
+            self._uncopied.remove(layer)
         for emitter, handler in self._connections.pop(layer, []):
             emitter.disconnect(handler)
         self._pending.pop(layer, None)

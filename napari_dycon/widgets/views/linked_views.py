@@ -7,6 +7,7 @@ position is that of napari's sliders, ``viewer.dims.point``, for all axes.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 from napari.components import ViewerModel
@@ -168,6 +169,7 @@ class LinkedViews(QObject):
             view = SideView(self._viewer, plane)
             view.shows_crosshair = self._shows_crosshair
             view.model.mouse_drag_callbacks.append(self._forward_click)
+            view.mirror.filled.connect(partial(self._start_side_view, view))
             self._mice[view] = CanvasMouse(view, self.gestures)
             self.side_views.append(view)
             column.addWidget(view.qt_viewer)
@@ -179,6 +181,11 @@ class LinkedViews(QObject):
         self._apply_plane(self.main_view.plane)
         self._on_case_shown(self._session.case)
         self._on_reset_view()
+
+    def _start_side_view(self, view: SideView) -> None:
+        """Show plane and position in a view that has just received its first layer."""
+        self._apply_plane(self.main_view.plane)
+        view.fit()
 
     def _remove_side_views(self) -> None:
         self.activate(self.main_view)
