@@ -6,6 +6,7 @@ fixed scale, so the range is chosen from their intensities.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ CT_WINDOWS: dict[str, Range] = {
 }
 AUTOMATIC, FULL_RANGE = "Automatic", "Full range"
 HISTOGRAM_BINS = 128
+STEPS_OF_RANGE = 200  # that shown decimals must at least distinguish
+MAX_DECIMALS = 6
 # Criteria of a head CT: a body that fits a head coil, and soft tissue that is mostly brain.
 BODY_THRESHOLD_HU = -300.0
 MAX_HEAD_WIDTH_MM, MIN_HEAD_WIDTH_MM = 230.0, 90.0
@@ -54,6 +57,14 @@ def compute_statistics(channel: Array) -> IntensityStatistics:
     full = full_low, max(full_high, full_low + 1e-6)
     counts, _ = np.histogram(sample, bins=HISTOGRAM_BINS, range=full)
     return IntensityStatistics((low, max(high, low + 1e-6)), full, counts.astype(np.int64))
+
+
+def choose_decimals(limits: Range) -> int:
+    """Choose how many decimals of intensities are shown: those that matter within a range."""
+    span = limits[1] - limits[0]
+    if span <= 0:
+        return MAX_DECIMALS
+    return min(max(math.ceil(math.log10(STEPS_OF_RANGE / span)), 0), MAX_DECIMALS)
 
 
 def is_head_ct(channel: Array, spacing_mm: tuple[float, float, float]) -> bool:

@@ -29,6 +29,7 @@ def show_cases(
     rows = [
         {
             "id": case.id,
+            "name": case.display_name,
             "status": case.status,
             "split": case.split,
             "images": [str(path) for path in project.image_paths(case.id)],
@@ -54,11 +55,13 @@ def show_cases(
     if len(project.channels) > 1:
         title += f"; channels {', '.join(project.channels)}"
     table = Table(title=plain_cell(title))
-    for column in ("case", "status", "split", "scan"):
+    is_renamed = any(row["name"] != row["id"] for row in rows)
+    columns = ("case", *(("name",) if is_renamed else ()), "status", "split", "scan")
+    for column in columns:
         table.add_column(column, no_wrap=True)
     for row in rows:
-        scan = str(row["images"][0])
-        table.add_row(*map(plain_cell, (row["id"], row["status"], row["split"], scan)))
+        cells = {**row, "case": row["id"], "scan": row["images"][0]}
+        table.add_row(*(plain_cell(str(cells[column])) for column in columns))
     print_table(table)
 
 

@@ -23,8 +23,8 @@ from napari_dycon.exports.selection import (
     PlannedMask,
     Reason,
     classify_label,
-    find_earlier_predictions,
     plan_masks,
+    read_accepted_predictions,
     summarize_reasons,
 )
 from napari_dycon.io.dicom.references import read_reference
@@ -39,7 +39,8 @@ FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
 class CaseMask:
     """A mask to be written, on the grid of its scan.
 
-    ``drawn_values`` are the values of classes with voxels from the label.
+    ``drawn_values`` are the values of classes with voxels from the label. ``has_accepted_voxels``
+    tells whether some of these come from a prediction.
     """
 
     plan: PlannedMask
@@ -47,6 +48,7 @@ class CaseMask:
     grid: Volume
     origin: MaskOrigin
     drawn_values: frozenset[int]
+    has_accepted_voxels: bool = False
 
 
 def export_masks(
@@ -139,11 +141,12 @@ def _make_mask(
     if origin is MaskOrigin.PARTIAL and not options.include_partial:
         return _leave_out(plan, Reason.IN_PROGRESS)
     drawn_values = frozenset(np.unique(label).tolist()) - {0, UNANNOTATED}
+    has_accepted_voxels = bool(read_accepted_predictions(project, plan.case, label))
     if origin is MaskOrigin.PARTIAL and options.uses_predictions and plan.run is not None:
         prediction = _read_prediction(project, plan.case, plan.run, grid)
         label = np.where(label == UNANNOTATED, prediction, label)
         origin = MaskOrigin.COMPLETED
-    return CaseMask(plan, label, grid, origin, drawn_values)
+    return CaseMask(plan, label, grid, origin, drawn_values, has_accepted_voxels)
 
 
 def _read_prediction(project: Project, case: str, run: str, grid: Volume) -> LabelArray:
@@ -212,9 +215,6 @@ def _find_reference_error(mask: CaseMask, options: ExportOptions) -> str | None:
 def _list_segments(project: Project, mask: CaseMask, options: ExportOptions) -> list[Segment]:
     """List the segments of a DICOM file, one per class of the project."""
     codes = options.codes or {}
-    may_be_corrected = not mask.origin.is_predicted and bool(
-        find_earlier_predictions(project, mask.plan.case)
-    )
     return [
         Segment(
             c.value,
@@ -224,7 +224,7 @@ def _list_segments(project: Project, mask: CaseMask, options: ExportOptions) -> 
             get_algorithm_type(
                 mask.origin,
                 has_drawn_voxels=c.value in mask.drawn_values,
-                may_be_corrected=may_be_corrected,
+                has_accepted_voxels=mask.has_accepted_voxels,
             ),
         )
         for c in project.classes

@@ -57,19 +57,18 @@ def _read_rows(path: Path) -> dict[str, list[str]]:
 
 
 def get_algorithm_type(
-    origin: MaskOrigin, *, has_drawn_voxels: bool, may_be_corrected: bool
+    origin: MaskOrigin, *, has_drawn_voxels: bool, has_accepted_voxels: bool
 ) -> AlgorithmType:
     """Determine the algorithm type of a segment, as DICOM defines it.
 
     Parameters
     ----------
     has_drawn_voxels : whether voxels of the segment come from the label
-    may_be_corrected : whether a prediction was available when the label was saved, so that parts
-        of it may have been accepted
+    has_accepted_voxels : whether a prediction, or a part of it, was accepted into the label
     """
     if origin is MaskOrigin.PREDICTED or (origin is MaskOrigin.COMPLETED and not has_drawn_voxels):
         return "AUTOMATIC"
-    if origin in (MaskOrigin.COMPLETED, MaskOrigin.ACCEPTED) or may_be_corrected:
+    if origin is MaskOrigin.COMPLETED or has_accepted_voxels:
         return "SEMIAUTOMATIC"
     return "MANUAL"
 

@@ -17,6 +17,7 @@ from napari_dycon import io
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 from napari_dycon.errors import DyconError
 from napari_dycon.exports.options import ExportOptions
+from napari_dycon.project.acceptances import is_accepted
 from napari_dycon.project.models import Case, Status
 from napari_dycon.project.store import Project
 
@@ -26,6 +27,7 @@ class MaskOrigin(enum.StrEnum):
 
     DRAWN = "drawn"
     ACCEPTED = "accepted prediction"
+    CORRECTED = "corrected prediction"
     COMPLETED = "drawn in part, rest from prediction"
     PARTIAL = "drawn in part"
     PREDICTED = "prediction only"
@@ -75,6 +77,7 @@ class PlannedMask:
     origin : ``None`` if the case has no such mask
     run : run whose prediction belongs to the case, also where the mask is drawn
     left_out : why it is not written; ``None`` if it is
+    name : name of the case in the window; files are named after its id
     """
 
     case: str
@@ -82,6 +85,7 @@ class PlannedMask:
     origin: MaskOrigin | None
     run: str | None
     left_out: Reason | None = None
+    name: str = ""
 
     @property
     def is_unfinished(self) -> bool:
@@ -128,6 +132,7 @@ def plan_masks(
     planned = []
     for number, case in enumerate(cases, start=1):
         mask = _plan_mask(project, case, options, run, read_labels)
+        mask = replace(mask, name=case.display_name)
         if needs_series and mask.origin is not None and not has_series(project, case.id):
             mask = replace(mask, left_out=Reason.NO_SERIES)
         planned.append(mask)
@@ -171,7 +176,7 @@ def _classify_label(project: Project, case: Case, read_labels: bool) -> MaskOrig
     """Classify a label; if it cannot be read, by the status of the case."""
     by_status = MaskOrigin.PARTIAL if case.status is Status.IN_PROGRESS else MaskOrigin.DRAWN
     if not read_labels or (
-        by_status is MaskOrigin.DRAWN and not find_earlier_predictions(project, case.id)
+        by_status is MaskOrigin.DRAWN and not project.predictions.list_run_ids(case.id)
     ):
         return by_status
     try:
@@ -181,34 +186,26 @@ def _classify_label(project: Project, case: Case, read_labels: bool) -> MaskOrig
 
 
 def classify_label(project: Project, case: str, label: LabelArray) -> MaskOrigin:
-    """Determine whether a label is drawn, drawn in part, or equal to an earlier prediction."""
+    """Determine whether a label is drawn, drawn in part, or comes from a prediction."""
     if (label == UNANNOTATED).any():
         return MaskOrigin.PARTIAL
-    if label.any():
-        for run in find_earlier_predictions(project, case):
-            try:
-                prediction = project.predictions.read(run, case)
-            except DyconError:  # damaged; it was not accepted in this state
-                continue
-            if np.array_equal(prediction, label):
-                return MaskOrigin.ACCEPTED
-    return MaskOrigin.DRAWN
+    accepted = read_accepted_predictions(project, case, label)
+    if any(np.array_equal(prediction, label) for prediction in accepted):
+        return MaskOrigin.ACCEPTED
+    return MaskOrigin.CORRECTED if accepted else MaskOrigin.DRAWN
 
 
-def find_earlier_predictions(project: Project, case: str) -> list[str]:
-    """List the runs whose prediction is not newer than the label of a case, the newest first.
-
-    Only these can have been accepted into the label.
-    """
-    try:
-        saved_ns = project.labels.path(case).stat().st_mtime_ns
-        return [
-            run
-            for run in project.predictions.list_run_ids(case)
-            if project.predictions.path(run, case).stat().st_mtime_ns <= saved_ns
-        ]
-    except OSError:  # removed in the meantime
-        return []
+def read_accepted_predictions(project: Project, case: str, label: LabelArray) -> list[LabelArray]:
+    """Read the predictions that a label comes from, at least in part."""
+    accepted = []
+    for run in project.predictions.list_run_ids(case):
+        try:
+            prediction = project.predictions.read(run, case)
+        except DyconError:  # damaged; it was not accepted in this state
+            continue
+        if prediction is not None and is_accepted(project, run, case, label, prediction):
+            accepted.append(prediction)
+    return accepted
 
 
 def summarize_selection(masks: Iterable[PlannedMask], total: int) -> str:
@@ -239,7 +236,7 @@ def is_selected_by_default(mask: PlannedMask, source: str) -> bool:
         return False
     if source == "predictions":
         return True
-    is_finished = mask.origin in (MaskOrigin.DRAWN, MaskOrigin.ACCEPTED)
+    is_finished = mask.origin in (MaskOrigin.DRAWN, MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED)
     return is_finished and mask.status is not Status.IN_PROGRESS
 
 

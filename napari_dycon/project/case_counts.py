@@ -31,12 +31,9 @@ class CaseCounts:
         return self.labeled + self.validation + self.in_progress + self.unlabeled
 
     def describe_labeled(self) -> str:
-        """Describe the labeled cases in a few words: "3 of 8 labeled", "3+1 of 8 labeled".
-
-        The second number are cases for validation.
-        """
-        validation = f"+{self.validation}" if self.validation else ""
-        return f"{self.labeled}{validation} of {self.total} labeled"
+        """Describe the labeled cases: "3 of 8 labeled", "3 of 8 labeled, 1 validation"."""
+        validation = f", {self.validation} validation" if self.validation else ""
+        return f"{self.labeled} of {self.total} labeled{validation}"
 
     def describe(self) -> str:
         """Describe the counts, as in "3 labeled, 1 validation, 2 in progress, 6 unlabeled"."""

@@ -49,3 +49,14 @@ def test_a_case_cannot_be_used_for_both(run: Run, project: Project) -> None:
     assert code == 2
     assert f"{first} cannot be used for both training and validation." in err
     assert list_validation_cases(project) == []
+
+
+def test_names_chosen_in_the_window_are_listed(run: Run, project: Project) -> None:
+    case_id = project.cases[0].id
+    _, out, _ = run("cases", project.path)
+    assert "│ name" not in out.replace("┃", "│")
+    project.rename_case(case_id, "First patient")
+    _, out, _ = run("cases", project.path)
+    assert f"{case_id} │ First patient" in out
+    _, out, _ = run("cases", project.path, "--json")
+    assert json.loads(out)["cases"][0]["name"] == "First patient"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from napari_dycon.exports.selection import (
     plan_masks,
     summarize_selection,
 )
+from napari_dycon.project.acceptances import record_acceptance, update_after_undo
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
@@ -213,23 +213,32 @@ def test_dicom_segments_say_who_made_them(mixed: Project, tmp_path: Path) -> Non
         assert b"Secret" not in path.read_bytes()
 
 
-def test_a_label_saved_after_a_prediction_is_not_called_manual(
+def test_labels_made_from_predictions_are_told_from_drawn_ones(
     mixed: Project, tmp_path: Path
 ) -> None:
-    def get_type() -> str:
-        export(mixed, "dicom-seg", tmp_path / "out", ExportOptions(cases=["drawn"]))
-        data = hd.seg.segread(tmp_path / "out" / "drawn.dcm")
+    def get_type(case: str) -> str:
+        options = ExportOptions(cases=[case], include_partial=True)
+        export(mixed, "dicom-seg", tmp_path / "out", options)
+        data = hd.seg.segread(tmp_path / "out" / f"{case}.dcm")
         return str(data.SegmentSequence[0].SegmentAlgorithmType)
 
-    predicted = mixed.predictions.path("001-dycon", "drawn")
-    shape = mixed.read_grid("drawn").shape
-    nothing = np.zeros(shape, np.float32)
-    mixed.predictions.write("001-dycon", "drawn", nothing.astype(np.uint8), nothing, nothing)
-    saved = mixed.labels.path("drawn").stat().st_mtime_ns
-    os.utime(predicted, ns=(saved + 10**9, saved + 10**9))
-    assert get_type() == "MANUAL"  # predicted later: nothing of it can be in the label
-    os.utime(predicted, ns=(saved - 10**9, saved - 10**9))
-    assert get_type() == "SEMIAUTOMATIC"
+    drawn = mixed.labels.read("drawn")
+    nothing = np.zeros(drawn.shape, np.float32)
+    other = np.roll(drawn, 1, axis=2)
+    mixed.predictions.write("001-dycon", "drawn", other, nothing, nothing)
+    assert get_type("drawn") == "MANUAL"  # whatever was predicted before or after
+    record_acceptance(mixed, "001-dycon", "drawn", np.zeros_like(drawn), other)
+    assert get_type("drawn") == "SEMIAUTOMATIC"  # accepted, then corrected
+    (planned,) = (m for m in plan_masks(mixed, ExportOptions()) if m.case == "drawn")
+    assert planned.origin is MaskOrigin.CORRECTED
+    assert planned.left_out is None
+    update_after_undo(mixed, "001-dycon", "drawn", np.zeros_like(drawn))
+    assert get_type("drawn") == "MANUAL"  # undone, then drawn
+
+    part = mixed.labels.read("part-predicted")
+    assert get_type("part-predicted") == "MANUAL"
+    record_acceptance(mixed, "001-dycon", "part-predicted", np.full_like(part, 255), part)
+    assert get_type("part-predicted") == "SEMIAUTOMATIC"
 
 
 def test_half_drawn_scans_become_dicom_only_on_request(mixed: Project, tmp_path: Path) -> None:

@@ -14,10 +14,13 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QMessageBox
 
+from napari_dycon.exports.options import ExportOptions
+from napari_dycon.exports.selection import plan_masks
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.export import ExportDialog
 from napari_dycon.widgets.dialogs.export_result import ExportResultDialog
+from napari_dycon.widgets.dialogs.export_table import ExportTable
 
 pytestmark = pytest.mark.gui
 Window = Callable[[], Any]
@@ -214,3 +217,13 @@ def test_a_dialog_closed_while_it_checks_the_cases_does_no_harm(panel: Any, qtbo
     dialog.deleteLater()
     qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
     qtbot.wait(100)
+
+
+def test_cases_are_listed_by_name(needs_display: None, qtbot: Any, mixed: Project) -> None:
+    mixed.rename_case("scan-2", "Second patient")
+    table = ExportTable()
+    qtbot.addWidget(table)
+    table.set_masks(plan_masks(mixed, ExportOptions()), "labels")
+    (item,) = table.tree.findItems("Second patient", Qt.MatchFlag.MatchExactly)
+    assert "scan-2" in item.toolTip(0)
+    assert "scan-2" in [mask.case for mask in table.selected]

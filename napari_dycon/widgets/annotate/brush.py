@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dycon.application.intensity_windows import choose_decimals
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.structure_list import StructureList
@@ -72,7 +73,6 @@ class BrushControls(QWidget):
         self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
         for spin_box, tip in ((self.low, "Lowest"), (self.high, "Highest")):
             spin_box.setRange(-1e6, 1e6)
-            spin_box.setDecimals(1)
             spin_box.setToolTip(f"{tip} intensity that the brush paints")
             spin_box.setAccessibleName(f"{tip} intensity")
             spin_box.valueChanged.connect(self._on_range_edited)
@@ -159,11 +159,14 @@ class BrushControls(QWidget):
         ):
             set_enabled(item, blocked_reason)
         case = self.session.case
-        if case is not None and not self.limit_checkbox.isChecked():
-            low, high = case.intensity_ranges[0]
-            with signals_blocked(self.low), signals_blocked(self.high):
-                self.low.setValue(low)
-                self.high.setValue(high)
+        if case is None:
+            return
+        low, high = case.intensity_ranges[0]
+        for spin_box, value in ((self.low, low), (self.high, high)):
+            with signals_blocked(spin_box):
+                spin_box.setDecimals(choose_decimals((low, high)))
+                if not self.limit_checkbox.isChecked():
+                    spin_box.setValue(value)
 
     def _show_diameter(self) -> None:
         with signals_blocked(self.diameter), signals_blocked(self.ball_checkbox):

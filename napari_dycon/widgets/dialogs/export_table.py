@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import escape_control_characters
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.exports.selection import PlannedMask, is_selected_by_default, summarize_selection
 from napari_dycon.widgets.dialogs.series_selection import STYLE
 from napari_dycon.widgets.window.helpers import make_plain_label, signals_blocked
@@ -96,8 +96,10 @@ class ExportTable(QWidget):
     def _make_item(self, mask: PlannedMask) -> QTreeWidgetItem:
         can_export = _can_export(mask)
         text = mask.origin if can_export else mask.left_out
-        cells = (mask.case, mask.status.display_name, str(text))
+        cells = (mask.name, mask.status.display_name, str(text))
         item = QTreeWidgetItem([escape_control_characters(cell) for cell in cells])
+        if mask.name != mask.case:
+            item.setToolTip(0, escape_rich_text(f"Files are named {mask.case}"))
         if mask.origin is not None and mask.origin.is_predicted and mask.run:
             item.setToolTip(2, f"Prediction of run {mask.run}")
         if can_export:  # others have no checkbox

@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dycon.application.intensity_windows import choose_decimals
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.intensity_window import CUSTOM
@@ -28,7 +29,6 @@ from napari_dycon.widgets.window.helpers import make_plain_label, signals_blocke
 NAME = "Views"
 MAX_VALUE = 1e7
 SPIN_WIDTH_PX = 104
-MIN_SPAN_OF_WHOLE_NUMBERS = 200.0  # narrower ranges are shown with a decimal
 
 
 class ViewToolbar(QToolBar):
@@ -138,7 +138,6 @@ class ViewToolbar(QToolBar):
             (self.level_box, "L", "Center of the displayed range"),
         ):
             spin_box.setRange(-MAX_VALUE, MAX_VALUE)
-            spin_box.setDecimals(1)
             spin_box.setFixedWidth(SPIN_WIDTH_PX)
             spin_box.setKeyboardTracking(False)
             spin_box.setToolTip(f"{tip}; drag with the right button in the scan to change it")
@@ -201,8 +200,8 @@ class ViewToolbar(QToolBar):
         limits = self._window.range
         if limits is not None:
             low, high = limits
-            step = max((high - low) / 50, 0.1)
-            decimals = 0 if high - low >= MIN_SPAN_OF_WHOLE_NUMBERS else 1
+            decimals = choose_decimals(limits)
+            step = max((high - low) / 50, 10.0**-decimals)
             for spin_box, value in (
                 (self.width_box, high - low),
                 (self.level_box, (low + high) / 2),

@@ -44,6 +44,10 @@ def test_the_toolbar_shows_and_changes_tool_plane_and_window(opened_panel: Any, 
     toolbar.histogram.region.setRegion((20.0, 90.0))
     assert window.range == pytest.approx((20.0, 90.0))
     assert toolbar.width_box.value() == pytest.approx(70.0)
+    window.set_range(0.25, 0.75)  # of a scan that was normalized to 0-1
+    toolbar.width_box.setValue(0.3)
+    assert window.range == pytest.approx((0.35, 0.65))
+    assert views.main_view.window_text == "W 0.300  L 0.500"
     counts = np.expm1(toolbar.histogram.bars.yData)
     assert counts.sum() == pytest.approx(array.size)
     toolbar.histogram.hide()
