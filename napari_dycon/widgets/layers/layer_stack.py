@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,11 +193,17 @@ class LayerStack(QObject):
 
     def remove_all(self) -> None:
         """Remove all layers of the case."""
-        case_layers = [
+        case_layers = [  # scans that were opened as files carry the key, too
             layer for layer in self.viewer.layers if "role" in layer.metadata.get(METADATA_KEY, {})
         ]
-        with self.viewer.layers.batched_update():  # views are rebuilt once
-            for layer in case_layers:  # scans that were opened as files carry the key, too
+        self.remove_layers(case_layers)
+
+    def remove_layers(self, surplus: Sequence[Layer]) -> None:
+        """Remove layers; views are rebuilt once, which takes napari up to 0.1 s."""
+        if not surplus:
+            return
+        with self.viewer.layers.batched_update():
+            for layer in surplus:
                 self.viewer.layers.remove(layer)
 
     def build_colormap(self, role: str) -> DirectLabelColormap:

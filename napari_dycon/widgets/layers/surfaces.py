@@ -232,10 +232,9 @@ class Surfaces(QObject):
 
     def _remove_surfaces(self, keep: set[str] | None = None) -> None:
         """Remove surfaces, except those of roles that are to be replaced."""
-        with self._layers.suppress_events(), self._viewer.layers.batched_update():
-            for layer in self._list_surfaces():
-                if get_role(layer) not in (keep or set()):
-                    self._viewer.layers.remove(layer)
+        surplus = [s for s in self._list_surfaces() if get_role(s) not in (keep or set())]
+        with self._layers.suppress_events():
+            self._layers.remove_layers(surplus)
 
 
 def get_role(layer: Layer) -> str:

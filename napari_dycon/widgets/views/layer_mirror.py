@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
@@ -74,6 +74,7 @@ class LayerMirror(QObject):
         self._pending: dict[Layer, set[str]] = {}
         self._edited: set[Layer] = set()  # layers that must be redrawn
         self._is_applying = False
+        self._batch: Literal["none", "started", "used"] = "none"  # of changes to the source
         self._add_timer = self._make_timer(0, self._add_next)
         self._change_timer = self._make_timer(0, self._apply_changes)
         self._edit_timer = self._make_timer(EDIT_INTERVAL_MS, self._redraw_edited)
@@ -132,10 +133,12 @@ class LayerMirror(QObject):
         self._remove(event.value)
 
     def _on_batch_started(self, _: Any) -> None:
-        self._target.layers.events.begin_batch()
+        self._batch = "started"
 
     def _on_batch_ended(self, _: Any) -> None:
-        self._target.layers.events.end_batch()
+        if self._batch == "used":
+            self._target.layers.events.end_batch()
+        self._batch = "none"
 
     def _on_reordered(self, _: Any) -> None:
         for position, layer in enumerate(self._copied_layers()):
@@ -191,6 +194,9 @@ class LayerMirror(QObject):
         layer_copy = self._copies.pop(layer, None)
         self._edited -= {layer, layer_copy}
         if layer_copy is not None and layer_copy in self._target.layers:
+            if self._batch == "started":
+                self._target.layers.events.begin_batch()
+                self._batch = "used"
             self._target.layers.remove(layer_copy)
 
     # ---- Properties --------------------------------------------------------------------------
