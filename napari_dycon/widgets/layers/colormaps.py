@@ -30,6 +30,8 @@ PREDICTION_WHITENESS = 0.65  # share of white in the light dashes of predictions
 DARK_DASH = 255  # value that predictions do not have; color of their dark dashes
 DARK_DASH_COLOR = (0.05, 0.05, 0.05, 1.0)
 OPAQUE = 1.0
+SHADOW, HIGHLIGHT = 0.25, 0.35  # darkest and brightest parts of surfaces
+HIGHLIGHT_FROM = 0.75  # brightness at which a surface has the color of its structure
 DIFFERENCE_COLORS = {
     ADDED: ADDED_COLOR,
     MISSED: MISSED_COLOR,
@@ -88,6 +90,15 @@ def lighten(color: Sequence[float]) -> tuple[float, float, float]:
     """Mix a color with white, as for predictions."""
     red, green, blue = (c + PREDICTION_WHITENESS * (1 - c) for c in color)
     return red, green, blue
+
+
+def shade(color: Sequence[float], brightness: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Shade a color by brightness ``(n,)`` from 0 to 1; the result is RGBA ``(n, 4)``."""
+    steps = (0.0, HIGHLIGHT_FROM, 1.0)
+    channels = [
+        np.interp(brightness, steps, (SHADOW * c, c, c + HIGHLIGHT * (1 - c))) for c in color
+    ]
+    return np.stack([*channels, np.full(len(brightness), OPAQUE)], axis=1).astype(np.float32)
 
 
 def build_difference_colormap() -> DirectLabelColormap:

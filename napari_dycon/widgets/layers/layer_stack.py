@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,12 @@ ROLES = (  # bottom to top
     "proposal",
     "label",
     "difference",
+    "surface",
     "marker",
     "roi",
 )
 HIDDEN_ROLES = ("disagreement", "difference")  # until the user shows them
-SWITCHED_ROLES = tuple(role for role in ROLES if role != "image")
+SWITCHED_ROLES = tuple(role for role in ROLES if role not in ("image", "surface"))
 
 
 class LayerStack(QObject):
@@ -65,6 +66,7 @@ class LayerStack(QObject):
         }
         self.empty_roles: set[str] = set()  # roles whose layer exists without content
         self.are_overlays_hidden = False  # for a look at the scan alone
+        self.is_3d = False  # surfaces are shown instead of all other layers
         self.show_unannotated = False
         self.is_filled = True  # labels, with an outline
         self._is_suppressed = False
@@ -101,16 +103,26 @@ class LayerStack(QObject):
             self.visible[role]
             and role not in self.empty_roles
             and not (role == "uncertainty" and has_difference)
-            and (role == "image" or not self.are_overlays_hidden)
+            and (role == "image" or not (self.are_overlays_hidden or self.is_3d))
         )
+
+    def is_surface_shown(self, of: str) -> bool:
+        """Whether the surfaces of a role are shown: in 3D, and if its masks are in slices."""
+        return self.is_3d and self.visible[of] and not self.are_overlays_hidden
 
     def apply_visibility(self) -> None:
         """Show or hide existing layers; napari redraws on every assignment."""
         with self.suppress_events():
             for layer in self.viewer.layers:
                 role = layer.metadata.get(METADATA_KEY, {}).get("role")
-                if role in SWITCHED_ROLES and layer.visible != self.is_shown(role):
-                    layer.visible = self.is_shown(role)
+                if role in SWITCHED_ROLES:
+                    is_shown = self.is_shown(role)
+                elif role == "surface":
+                    is_shown = self.is_surface_shown(layer.metadata[METADATA_KEY]["of"])
+                else:
+                    continue
+                if layer.visible != is_shown:
+                    layer.visible = is_shown
         set_rows_hidden(self.viewer, self._list_unlisted())
 
     def _list_unlisted(self) -> list[Layer]:
@@ -181,11 +193,17 @@ class LayerStack(QObject):
 
     def remove_all(self) -> None:
         """Remove all layers of the case."""
-        case_layers = [
+        case_layers = [  # scans that were opened as files carry the key, too
             layer for layer in self.viewer.layers if "role" in layer.metadata.get(METADATA_KEY, {})
         ]
-        with self.viewer.layers.batched_update():  # views are rebuilt once
-            for layer in case_layers:  # scans that were opened as files carry the key, too
+        self.remove_layers(case_layers)
+
+    def remove_layers(self, surplus: Sequence[Layer]) -> None:
+        """Remove layers; views are rebuilt once, which takes napari up to 0.1 s."""
+        if not surplus:
+            return
+        with self.viewer.layers.batched_update():
+            for layer in surplus:
                 self.viewer.layers.remove(layer)
 
     def build_colormap(self, role: str) -> DirectLabelColormap:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from napari._qt import qt_main_window
 from napari._qt.containers._base_item_model import ItemRole
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
+from napari.layers import Image, Labels, Layer, Surface
 from napari.qt import QtViewer
-from napari.utils.events import Event
+from napari.utils.events import Event, EventEmitter
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidget
 
@@ -57,6 +57,12 @@ class CaseImage(StatusTextMixin, NapariTypeMixin, Image):
     """One channel of a scan."""
 
     napari_type = "image"
+
+
+class StructureSurface(NapariTypeMixin, Surface):
+    """Surfaces of structures; a separate class, so that views of slices can exclude it."""
+
+    napari_type = "surface"
 
 
 class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
@@ -183,6 +189,15 @@ def find_borders(labels: npt.NDArray[Any], thickness: int) -> Mask:
 def set_locked(layer: Layer, is_locked: bool) -> None:
     """Lock a layer against deletion and conversion by napari's menus (new in napari 0.9)."""
     layer.locked = is_locked
+
+
+def connect_before_napari(emitter: EventEmitter, callback: Callable[..., object]) -> None:
+    """Connect a callback that runs before those of napari, which napari otherwise calls first."""
+    emitter = getattr(emitter, "__wrapped__", emitter)  # behind the proxy for plugins
+    emitter.connect(callback)
+    index = emitter.callbacks.index(emitter._normalize_cb(callback)[0])
+    for items in (emitter._callbacks, emitter._callback_refs, emitter._callback_pass_event):
+        items.insert(0, items.pop(index))
 
 
 def set_rows_hidden(viewer: Any, hidden: Sequence[Layer]) -> None:

@@ -15,6 +15,7 @@ from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.layer_guard import LayerGuard
 from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.layers.region_marker import RegionMarker
+from napari_dycon.widgets.layers.surfaces import Surfaces
 from napari_dycon.widgets.window.preferences import get_preferences
 
 STROKE_PAUSE_MS = 400  # without painting, after which a stroke counts as ended
@@ -38,6 +39,7 @@ class PaintedLayers(LayerStack):
         self._is_window_visible = is_window_visible
         self.guard = LayerGuard(self)
         self.marker = RegionMarker(self)
+        self.surfaces = Surfaces(self)
         self.brush_value = 1  # value of the structure to paint
         self.brush_mm = float(get_preferences().annotate.brush_mm)
         self.brush_3d = False
@@ -157,6 +159,7 @@ class PaintedLayers(LayerStack):
         self._deactivate_brush()
         self.guard.close()
         self.marker.close()
+        self.surfaces.close()
         self.session.annotation.paint_range_changed.disconnect(self._apply_paint_range)
 
     def _on_limited_painting(self, *, has_painted: bool) -> None:

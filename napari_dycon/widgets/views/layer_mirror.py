@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from napari.components import ViewerModel
 from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels, share_history
+from napari_dycon.widgets.layers.napari_internals import (
+    ExtensibleLabels,
+    StructureSurface,
+    share_history,
+)
 from napari_dycon.widgets.layers.roi_layer import RoiLayer
 
 # Properties that a copy takes over; only those that its type of layer has. ``scale`` comes before
@@ -70,6 +74,7 @@ class LayerMirror(QObject):
         self._pending: dict[Layer, set[str]] = {}
         self._edited: set[Layer] = set()  # layers that must be redrawn
         self._is_applying = False
+        self._batch: Literal["none", "started", "used"] = "none"  # of changes to the source
         self._add_timer = self._make_timer(0, self._add_next)
         self._change_timer = self._make_timer(0, self._apply_changes)
         self._edit_timer = self._make_timer(EDIT_INTERVAL_MS, self._redraw_edited)
@@ -78,6 +83,7 @@ class LayerMirror(QObject):
             (source.layers.events.removed, self._on_removed),
             (source.layers.events.reordered, self._on_reordered),
             (source.layers.selection.events.active, self._on_active_changed),
+            (source.dims.events.ndisplay, self._on_ndisplay_changed),
             (source.layers.events.begin_batch, self._on_batch_started),
             (source.layers.events.end_batch, self._on_batch_ended),
         )
@@ -127,10 +133,12 @@ class LayerMirror(QObject):
         self._remove(event.value)
 
     def _on_batch_started(self, _: Any) -> None:
-        self._target.layers.events.begin_batch()
+        self._batch = "started"
 
     def _on_batch_ended(self, _: Any) -> None:
-        self._target.layers.events.end_batch()
+        if self._batch == "used":
+            self._target.layers.events.end_batch()
+        self._batch = "none"
 
     def _on_reordered(self, _: Any) -> None:
         for position, layer in enumerate(self._copied_layers()):
@@ -146,8 +154,8 @@ class LayerMirror(QObject):
         return [layer for layer in self._source.layers if layer in self._copies]
 
     def _add(self, layer: Layer) -> None:
-        if isinstance(layer, RoiLayer) or layer.ndim != SPATIAL_DIMENSIONS:
-            return  # the region of interest belongs to the slice of the main view
+        if isinstance(layer, (RoiLayer, StructureSurface)) or layer.ndim != SPATIAL_DIMENSIONS:
+            return  # of the main view: the region of interest in its slice, surfaces in 3D
         layer_copy = copy_layer(layer)
         self._copies[layer] = layer_copy
         self._target.layers.insert(self._copied_layers().index(layer), layer_copy)
@@ -186,6 +194,9 @@ class LayerMirror(QObject):
         layer_copy = self._copies.pop(layer, None)
         self._edited -= {layer, layer_copy}
         if layer_copy is not None and layer_copy in self._target.layers:
+            if self._batch == "started":
+                self._target.layers.events.begin_batch()
+                self._batch = "used"
             self._target.layers.remove(layer_copy)
 
     # ---- Properties --------------------------------------------------------------------------
@@ -212,6 +223,11 @@ class LayerMirror(QObject):
     def _is_kept(self, name: str) -> bool:
         """Whether a property is not copied: the 3D view hides scans that slices still show."""
         return name == "visible" and self._source.dims.ndisplay == SPATIAL_DIMENSIONS
+
+    def _on_ndisplay_changed(self, _: Any) -> None:
+        """Take over what was shown or hidden while the main view was in 3D."""
+        for layer in self._copies:
+            self._on_source_changed(layer, "visible")
 
     def _on_copy_changed(self, layer: Layer, name: str, _: Any = None) -> None:
         """Take over a tool that was chosen in the other view."""

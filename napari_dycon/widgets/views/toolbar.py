@@ -91,7 +91,7 @@ class ViewToolbar(QToolBar):
             button.setCheckable(True)
             self.plane_buttons[plane] = button
         self.solid_button = self._add_button(
-            "3D", "3D view, and back to slices (Ctrl+Y)", self._toggle_3d
+            "3D", "Surfaces of the structures in 3D, and back to slices (Ctrl+Y)", self._toggle_3d
         )
         self.solid_button.setCheckable(True)
 
