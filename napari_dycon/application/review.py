@@ -167,27 +167,14 @@ class Review:
         prediction = case.prediction
         if prediction is None:
             raise UserError(f"Case {case.id} has no prediction yet. Press Predict this case.")
-        selection: tuple[Any, ...] = (slice(None),) * 3
-        if slice_ is not None:
-            axis, index = slice_
-            selection = tuple(index if a == axis else slice(None) for a in range(3))
-        new = case.label.copy()
-        new_part, predicted_part = new[selection], prediction[selection]
-        if component is not None:
-            component_mask = _component_at(prediction, component)
-            is_accepted = component_mask[selection]
-        elif classes is None:
-            is_accepted = np.ones(predicted_part.shape, bool)
-        else:
-            new_part[np.isin(new_part, classes)] = 0
-            is_accepted = np.isin(predicted_part, classes)
-        new_part[is_accepted] = predicted_part[is_accepted]
-        new[selection] = new_part
+        new = prediction
+        if classes is not None or slice_ is not None or component is not None:
+            new = _merge(case.label, prediction, classes, slice_, component)
         before = case.label.copy()
         changed = self._editor.set_label(new)
         if changed and case.run is not None:
             self._record_acceptance(case, case.run, before, new)
-        self._autosaver.flush()
+        self._autosaver.save()
         return changed
 
     def _record_acceptance(
@@ -219,6 +206,30 @@ class Review:
             on_done,
             self._state.report_error,
         )
+
+
+def _merge(
+    label: LabelArray,
+    prediction: LabelArray,
+    classes: Sequence[int] | None,
+    slice_: tuple[int, int] | None,
+    component: tuple[int, int, int] | None,
+) -> LabelArray:
+    """Return a label with the accepted part of a prediction."""
+    merged = label.copy()
+    selection: tuple[Any, ...] = (slice(None),) * 3
+    if slice_ is not None:
+        axis, index = slice_
+        selection = tuple(index if a == axis else slice(None) for a in range(3))
+    part, predicted_part = merged[selection], prediction[selection]  # views
+    is_accepted: Mask | bool = True
+    if component is not None:
+        is_accepted = _component_at(prediction, component)[selection]
+    elif classes is not None:
+        part[np.isin(part, classes)] = 0
+        is_accepted = np.isin(predicted_part, classes)
+    np.copyto(part, predicted_part, where=is_accepted)
+    return merged
 
 
 def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:

@@ -19,7 +19,7 @@ def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -
         raise LabelError(
             f"{description} contains fractions; expected whole numbers, one per class."
         )
-    present = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
+    present = set(find_values(array)) - {0, UNANNOTATED}
     known = {c.value for c in classes}
     if present - known:
         names = ", ".join(f"{c.value} ({c.name})" for c in classes)
@@ -29,6 +29,16 @@ def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )
+
+
+def find_values(array: Array) -> list[int]:
+    """List the values of a label in ascending order, fast where neighbors are mostly equal."""
+    if array.dtype == np.uint8 and array.flags.c_contiguous and array.size and not array.size % 8:
+        words = array.reshape(-1).view(np.uint64)  # eight voxels each
+        is_new = np.ones(len(words), bool)
+        np.not_equal(words[1:], words[:-1], out=is_new[1:])
+        array = words[is_new].view(np.uint8)
+    return [int(value) for value in np.unique(array)]
 
 
 def remap_values(array: Array, value_map: Mapping[int, int]) -> Array:

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.project.label_rules import compute_label_status, get_next_status
+from napari_dycon.project.label_rules import (
+    compute_label_status,
+    find_values,
+    get_next_status,
+)
 from napari_dycon.project.models import Status
 
 
@@ -39,3 +43,12 @@ def test_statuses_are_shown_with_a_space() -> None:
     assert [status.display_name for status in Status] == [
         "unlabeled", "in progress", "labeled", "reviewed",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 8), (3, 5, 7), (1, 1, 1), (0, 3, 3)])
+def test_values_of_labels_are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for high in (1, 2, 3, 256):
+        label = rng.integers(0, high, shape).astype(np.uint8)
+        for array in (label, label[::-1], label.astype(np.int32)):
+            assert find_values(array) == np.unique(array).tolist()

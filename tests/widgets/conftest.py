@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,21 @@ import numpy as np
 import pytest
 
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.views.planes import Plane
+from napari_dycon.widgets.window.preferences import get_preferences
 
+WINDOW_SIZE = (1366, 768)
 PICTURES = Path(os.environ.get("NAPARI_DYCON_SCREENSHOTS", "screenshots"))
 
 
 @pytest.fixture
 def needs_display() -> None:
     """Skip where there is none."""
+    skip_without_display()
+
+
+def skip_without_display() -> None:
+    """Skip a test that needs a display where there is none."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         pytest.skip("no display; run under xvfb-run")
 
@@ -42,7 +51,7 @@ def window(
 
     def make() -> Any:
         viewer = make_napari_viewer(show=True)
-        viewer.window._qt_window.resize(1366, 768)
+        viewer.window._qt_window.resize(*WINDOW_SIZE)
         _, panel = viewer.window.add_plugin_dock_widget("napari-dycon", "DyCON")
         panels.append(panel)
         return viewer, panel
@@ -71,9 +80,72 @@ def save_screenshot() -> Callable[[Any, str], None]:
     return save
 
 
+@pytest.fixture(scope="module")
+def module_window(_exempt_libraries: None, qapp: Any) -> Iterator[Any]:
+    """Give ``(viewer, panel)`` of a window that the tests of a file share."""
+    from napari import Viewer
+    from napari.qt import QtViewer
+
+    skip_without_display()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda _: None)
+        patch.setattr(
+            "napari._qt.qt_main_window._QtMainWindow._save_current_window_settings",
+            lambda _: None,
+        )
+        viewer = Viewer(show=True, show_welcome_screen=False)
+        # Other windows of the file check that no viewer was left.
+        QtViewer._instances.discard(viewer.window._qt_viewer)
+        viewer.window._qt_window.resize(*WINDOW_SIZE)
+        _, panel = viewer.window.add_plugin_dock_widget("napari-dycon", "DyCON")
+        yield viewer, panel
+        panel.release()
+        wait_until(lambda: panel.task_runner.is_idle)
+        viewer.close()
+        qapp.processEvents()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Process events until a condition holds, for at most 20 s."""
+    from qtpy.QtTest import QTest
+
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        QTest.qWait(10)
+
+
+def reset_window(viewer: Any, panel: Any, visible: dict[str, bool]) -> None:
+    """Close the project and return to the state of a new window."""
+    panel.session.flush()
+    panel.session.close_project()
+    wait_until(lambda: bool(panel.task_runner.is_idle))
+    layers, views = panel.layers, panel.canvas_area.views
+    viewer.layers.clear()
+    viewer.theme = "dark"
+    viewer.window._qt_window.resize(*WINDOW_SIZE)
+    if layers.are_overlays_hidden:
+        layers.toggle_overlays()
+    for role, is_visible in visible.items():
+        layers.set_visible(role, is_visible)
+        if role in panel.review.toggles:
+            panel.review.toggles[role].setChecked(is_visible)
+    layers.set_filled(True)
+    layers.set_brush_3d(False)
+    layers.set_brush_mm(get_preferences().annotate.brush_mm)
+    views.show_crosshair(True)
+    views.show_plane(Plane.AXIAL)
+    panel.tabs.setCurrentIndex(0)
+    panel.message_label.dismiss()
+    panel.message_label._recent.clear()
+
+
 @pytest.fixture
-def opened_panel(window: Callable[[], Any], project: Project, qtbot: Any) -> Any:
-    """Window on a project with a made-up prediction of scan-3, which is in view."""
+def opened_panel(module_window: Any, project: Project, qtbot: Any) -> Iterator[Any]:
+    """Window on a project with a made-up prediction of scan-3, which is in view.
+
+    The window is shared by the tests of a file, the project is not.
+    """
     run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
     mask = np.zeros(shape, np.uint8)
@@ -83,12 +155,14 @@ def opened_panel(window: Callable[[], Any], project: Project, qtbot: Any) -> Any
     uncertainty[4:6, 4:6, 4:8] = 0.9
     uncertainty[14:16, 14:16, 14:16] = 0.9
     project.predictions.write(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
-    viewer, panel = window()
+    viewer, panel = module_window
+    visible = dict(panel.layers.visible)
     panel.session.open_project(project.path)
-    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    wait_until(lambda: panel.session.project is not None)
     panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
+    wait_until(lambda: panel.session.case is not None)
+    wait_until(lambda: panel.strip.profile is not None)
     # Overlays come one a turn of the event loop, this one last.
-    qtbot.waitUntil(lambda: panel.layers.find_layer("disagreement") is not None, timeout=20_000)
-    return viewer, panel
+    wait_until(lambda: panel.layers.find_layer("disagreement") is not None)
+    yield viewer, panel
+    reset_window(viewer, panel, visible)

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 
 from napari_dycon import io
-from napari_dycon.application.labels.structure_volumes import count_values
 from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.engine.evaluation.label_comparison import count_values
 from napari_dycon.errors import DyconError
 from napari_dycon.io.dicom.acquisition import describe_acquisition
 from napari_dycon.io.reading import SUFFIXES

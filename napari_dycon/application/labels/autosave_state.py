@@ -56,7 +56,7 @@ class AutosaveState:
 
     def has_unsaved_changes(self, label: LabelArray) -> bool:
         """Whether the label changed since the last save."""
-        return not np.array_equal(label, self.saved_label)
+        return not are_equal(label, self.saved_label)
 
     def can_try(self) -> bool:
         """Whether a background save may be tried; not shortly after a failure."""
@@ -78,3 +78,11 @@ class AutosaveState:
         """Enter ``RECOVERED``: a copy of this label has been saved elsewhere."""
         self.phase = AutosavePhase.RECOVERED
         self.saved_label, self.remote_label = label.copy(), None
+
+
+def are_equal(one: LabelArray, other: LabelArray) -> bool:
+    """Compare labels eight voxels at a time: it is done often, and labels can be large."""
+    can_be_joined = one.size % 8 == 0 and one.flags.c_contiguous and other.flags.c_contiguous
+    if can_be_joined and one.dtype == other.dtype == np.uint8 and one.shape == other.shape:
+        one, other = one.reshape(-1).view(np.uint64), other.reshape(-1).view(np.uint64)
+    return np.array_equal(one, other)

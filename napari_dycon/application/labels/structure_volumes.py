@@ -8,7 +8,7 @@ from psygnal import Signal
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.core.types import LabelArray
+from napari_dycon.engine.evaluation.label_comparison import count_values
 
 Volumes = dict[int, float]
 
@@ -70,11 +70,3 @@ def compute_volumes_ml(case: ActiveCase) -> Volumes:
     voxel_ml = float(np.prod(case.image.spacing_mm)) / 1000.0
     counts = count_values(case.label)
     return {int(value): float(counts[value]) * voxel_ml for value in np.flatnonzero(counts)}
-
-
-def count_values(label: LabelArray) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Count the voxels of each value, slice by slice, since NumPy converts what it counts."""
-    counts = np.zeros(256, np.int64)
-    for plane in label:
-        counts += np.bincount(plane.ravel(), minlength=256)
-    return counts

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference map
+N_VALUES = 256  # of labels
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,17 @@ def compare_structures(
     A label's volume is that of its labeled voxels, even if only some slices are annotated.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    label_counts = np.bincount(label.reshape(-1), minlength=256)
-    comparisons = []
     if prediction is None:
+        counts = count_values(label)
         return [
-            StructureComparison(v, _volume_ml(int(label_counts[v]), voxel_ml), None, None)
-            for v in values
+            StructureComparison(v, _volume_ml(int(counts[v]), voxel_ml), None, None) for v in values
         ]
-    prediction_counts = np.bincount(prediction.reshape(-1), minlength=256)
-    is_annotated = label != UNANNOTATED
-    label_values, prediction_values = label[is_annotated], prediction[is_annotated]
-    sizes = np.bincount(label_values, minlength=256) + np.bincount(prediction_values, minlength=256)
-    common = np.bincount(label_values[label_values == prediction_values], minlength=256)
+    pairs = count_pairs(label, prediction)
+    label_counts, prediction_counts = pairs.sum(axis=1), pairs.sum(axis=0)
+    pairs[UNANNOTATED] = 0
+    sizes = pairs.sum(axis=1) + pairs.sum(axis=0)
+    common = pairs.diagonal()
+    comparisons = []
     for value in values:
         n_labeled = int(label_counts[value])
         dice = 2 * int(common[value]) / int(sizes[value]) if n_labeled and sizes[value] else None
@@ -53,6 +54,28 @@ def compare_structures(
             StructureComparison(value, _volume_ml(n_labeled, voxel_ml), volume or 0.0, dice)
         )
     return comparisons
+
+
+def count_values(label: LabelArray) -> npt.NDArray[np.int64]:
+    """Count the voxels of each value, ``(256,)``.
+
+    NumPy converts what it counts and keeps other threads waiting, so it is done by slices.
+    """
+    counts = np.zeros(N_VALUES, np.int64)
+    for plane in label:
+        counts += np.bincount(plane.ravel(), minlength=N_VALUES)
+    return counts
+
+
+def count_pairs(label: LabelArray, prediction: LabelArray) -> npt.NDArray[np.int64]:
+    """Count the voxels of each pair of values, ``(256, 256)``, by slices as well."""
+    counts = np.zeros(N_VALUES * N_VALUES, np.int64)
+    for label_plane, prediction_plane in zip(label, prediction, strict=True):
+        pairs = label_plane.ravel().astype(np.uint16)
+        pairs *= N_VALUES
+        pairs += prediction_plane.ravel()
+        counts += np.bincount(pairs, minlength=len(counts))
+    return counts.reshape(N_VALUES, N_VALUES)
 
 
 def difference_map(label: LabelArray, prediction: LabelArray) -> LabelArray:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.components import ViewerModel
@@ -70,6 +71,7 @@ class LayerStack(QObject):
         self.show_unannotated = False
         self.is_filled = True  # labels, with an outline
         self._is_suppressed = False
+        self._colormap_keys: WeakKeyDictionary[Layer, Hashable] = WeakKeyDictionary()
         self._active_axis: int | None = None  # of the view that was used last
 
     def find_layer(self, role: str) -> Any:
@@ -219,9 +221,15 @@ class LayerStack(QObject):
 
     def update_colormaps(self, *_: object) -> None:
         """Follow changes of structures and their colors."""
+        colors = tuple((c.value, c.color) for c in self.classes())
+        key = (colors, self.show_unannotated, self.is_filled)
         for role in ("label", "prediction", "proposal"):
-            layer, colormap = self.find_layer(role), self.build_colormap(role)
-            if layer is not None and not have_same_colors(layer.colormap, colormap):
+            layer = self.find_layer(role)
+            if layer is None or self._colormap_keys.get(layer) == key:
+                continue
+            self._colormap_keys[layer] = key
+            colormap = self.build_colormap(role)  # takes 20 ms
+            if not have_same_colors(layer.colormap, colormap):
                 layer.colormap = colormap
 
     def set_filled(self, is_filled: bool) -> None:

@@ -57,7 +57,8 @@ class ComparisonTable(QTreeWidget):
             self._fill(Agreement([]))
             return
         request_id, spacing = self._request_id, case.image.spacing_mm
-        case_id, run, label, prediction = case.id, case.run, case.label.copy(), case.prediction
+        # The label is not copied: what an edit changes meanwhile is computed again.
+        case_id, run, label, prediction = case.id, case.run, case.label, case.prediction
 
         def on_done(agreement: Agreement) -> None:
             if request_id == self._request_id:

@@ -96,7 +96,8 @@ class SliceStrip(QWidget):
             self._draw(None)
             return
         axis, request_id = self.layers.main_axis, self._request_id
-        label, uncertainty = case.label.copy(), case.uncertainty
+        # The label is not copied: what an edit changes meanwhile is computed again.
+        label, uncertainty = case.label, case.uncertainty
 
         def on_done(profile: SliceProfile) -> None:
             if request_id == self._request_id:

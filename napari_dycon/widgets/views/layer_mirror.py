@@ -7,6 +7,7 @@ all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -51,6 +52,7 @@ SHARED_PROPERTIES = (
     "mode",
 )
 EDIT_EVENTS = ("labels_update", "paint", "edited")
+MAX_TURN_S = 0.01  # for copying properties, before the window reacts to events again
 EDIT_INTERVAL_MS = 40  # between updates of the other views during a stroke
 SPATIAL_DIMENSIONS = 3
 Connection = tuple[Any, Callable[..., None]]  # an emitter and its handler
@@ -207,11 +209,13 @@ class LayerMirror(QObject):
             self._change_timer.start()
 
     def _apply_changes(self) -> None:
-        pending, self._pending = self._pending, {}
+        """Copy changed properties, as many layers as fit into a turn of the event loop."""
+        end = time.monotonic() + MAX_TURN_S
         self._is_applying = True
         try:
-            for layer, names in pending.items():
-                layer_copy = self._copies.get(layer)
+            while self._pending and time.monotonic() < end:
+                layer = next(iter(self._pending))
+                names, layer_copy = self._pending.pop(layer), self._copies.get(layer)
                 if layer_copy is None:
                     continue
                 for name in (*COPIED_PROPERTIES, *SHARED_PROPERTIES):
@@ -219,6 +223,8 @@ class LayerMirror(QObject):
                         copy_property(layer, layer_copy, name)
         finally:
             self._is_applying = False
+        if self._pending:
+            self._change_timer.start()
 
     def _is_kept(self, name: str) -> bool:
         """Whether a property is not copied: the 3D view hides scans that slices still show."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dycon.application.labels.structure_volumes import StructureVolumes, count_values
+from napari_dycon.application.labels.structure_volumes import StructureVolumes
+from napari_dycon.engine.evaluation.label_comparison import count_values
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
