@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -87,7 +88,7 @@ def module_window(_exempt_libraries: None, qapp: Any) -> Iterator[Any]:
     from napari.qt import QtViewer
 
     skip_without_display()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, separate_app_model(patch):
         patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda _: None)
         patch.setattr(
             "napari._qt.qt_main_window._QtMainWindow._save_current_window_settings",
@@ -103,6 +104,27 @@ def module_window(_exempt_libraries: None, qapp: Any) -> Iterator[Any]:
         wait_until(lambda: panel.task_runner.is_idle)
         viewer.close()
         qapp.processEvents()
+
+
+@contextlib.contextmanager
+def separate_app_model(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give a window a model of the application of its own, as napari's own fixture does."""
+    from app_model import Application
+    from napari._app_model._app import NapariApplication, _napari_names
+    from napari._qt._qapp_model.qactions import init_qactions
+    from napari.plugins import _initialize_plugins
+
+    _initialize_plugins.cache_clear()
+    init_qactions.cache_clear()
+    app = NapariApplication("module_app")
+    app.injection_store.namespace = _napari_names
+    patch.setattr(NapariApplication, "get_app_model", lambda *_: app)
+    try:
+        yield
+    finally:
+        Application.destroy("module_app")
+        _initialize_plugins.cache_clear()
+        init_qactions.cache_clear()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

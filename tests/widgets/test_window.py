@@ -128,7 +128,7 @@ def test_open_paint_train_accept_reopen(
     before = session.case.label.copy()
     panel.review.accept_button.click()
     assert np.array_equal(session.case.label, session.case.prediction)
-    assert session.project.get_case(shown).status == "labeled"
+    qtbot.waitUntil(lambda: session.project.get_case(shown).status == "labeled", timeout=20_000)
     label.undo()
     assert np.array_equal(session.case.label, before)
     label.redo()

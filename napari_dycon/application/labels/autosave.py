@@ -43,6 +43,11 @@ class _Save:
         """Whether a newer save of the same label was started."""
         return self.number != self.autosave.save_count
 
+    def end(self) -> None:
+        """Note that the save succeeded, failed, or was superseded."""
+        if self.autosave.pending is self.snapshot:
+            self.autosave.pending = None
+
 
 class LabelAutosaver:
     """Saves the label of the active case.
@@ -80,6 +85,7 @@ class LabelAutosaver:
             return
 
         def on_error(error: Exception) -> None:
+            save.end()
             save.autosave.mark_failed(retry_later=True)
             self._state.report_error(error)
 
@@ -95,12 +101,13 @@ class LabelAutosaver:
         DyconError
             The label could not be saved; this was reported, and nothing is dropped.
         """
-        save = self._start_save()
+        save = self._start_save(repeat_pending=True)
         if save is None:
             return
         try:
             written = self._write(save)
         except DyconError as error:
+            save.end()
             save.autosave.mark_failed(retry_later=False)
             self._state.report_error(error)
             raise
@@ -130,15 +137,22 @@ class LabelAutosaver:
 
     # ---- One save ----------------------------------------------------------------------------
 
-    def _start_save(self) -> _Save | None:
-        """Copy the label; ``None`` if there is nothing to save."""
+    def _start_save(self, *, repeat_pending: bool = False) -> _Save | None:
+        """Copy the label; ``None`` if there is nothing to save.
+
+        Parameters
+        ----------
+        repeat_pending : whether to save what an unfinished save writes, too
+        """
         project, case, autosave = self._state.project, self._state.case, self._autosave
         if project is None or case is None or autosave is None or project.read_only_reason:
             return None
-        if not autosave.has_unsaved_changes(case.label):
+        is_changed = autosave.needs_save(case.label)
+        if not is_changed and not (repeat_pending and autosave.pending is not None):
             return None
         autosave.save_count += 1
-        return _Save(project, case, autosave, case.label.copy(), autosave.save_count)
+        autosave.pending = case.label.copy()
+        return _Save(project, case, autosave, autosave.pending, autosave.save_count)
 
     def _write(self, save: _Save) -> LabelArray | None:
         """Write one copy; returns the label on disk, or ``None`` if a newer save follows.
@@ -167,6 +181,7 @@ class LabelAutosaver:
 
     def _finish_save(self, save: _Save, written: LabelArray | None) -> None:
         """Merge remote edits and report; on the caller's thread."""
+        save.end()
         if written is None:
             return
         had_failed = save.autosave.mark_saved()

@@ -43,6 +43,7 @@ class AutosaveState:
     saved_label : copy of the label as it was read or saved last; replaced, never edited
     label_version : state of the label's file when it was last read or written
     remote_label : content of the file after a merge; ``None`` if it equals ``saved_label``
+    pending : copy that the newest unfinished save writes; ``None`` if no save is unfinished
     save_count : saves started so far, so that a slow older one never overwrites a newer one
     retry_time : when a save in the background may be tried again, on the monotonic clock in s
     """
@@ -50,13 +51,19 @@ class AutosaveState:
     saved_label: LabelArray
     label_version: LabelVersion | None
     remote_label: LabelArray | None = None
+    pending: LabelArray | None = None
     save_count: int = 0
     phase: AutosavePhase = AutosavePhase.SAVED
     retry_time: float = 0.0
 
     def has_unsaved_changes(self, label: LabelArray) -> bool:
-        """Whether the label changed since the last save."""
-        return not are_equal(label, self.saved_label)
+        """Whether the label differs from its file, also if a save is about to write it."""
+        return self.pending is not None or not are_equal(label, self.saved_label)
+
+    def needs_save(self, label: LabelArray) -> bool:
+        """Whether the label will differ from its file after all saves that were started."""
+        written = self.saved_label if self.pending is None else self.pending
+        return not are_equal(label, written)
 
     def can_try(self) -> bool:
         """Whether a background save may be tried; not shortly after a failure."""
