@@ -67,6 +67,12 @@ def choose_decimals(limits: Range) -> int:
     return min(max(math.ceil(math.log10(STEPS_OF_RANGE / span)), 0), MAX_DECIMALS)
 
 
+def format_intensity(value: float, decimals: int) -> str:
+    """Format an intensity, rounding halves up as Qt's number fields do."""
+    scale = 10**decimals
+    return f"{math.floor(value * scale + 0.5) / scale:.{decimals}f}"
+
+
 def is_head_ct(channel: Array, spacing_mm: tuple[float, float, float]) -> bool:
     """Whether a CT in Hounsfield units shows a head.
 

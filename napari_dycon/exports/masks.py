@@ -191,10 +191,7 @@ def _write(
 
 def _describe_unannotated(case: str, format_: str) -> str:
     if format_ == "dicom-seg":
-        return (
-            f"{case} is drawn in part: in the DICOM file, everything that is not drawn counts as "
-            "background."
-        )
+        return f"{case} is drawn in part: what is not drawn counts as background in the DICOM file."
     return (
         f"{case} is drawn in part: unannotated voxels have the value {UNANNOTATED} in the exported "
         "mask."

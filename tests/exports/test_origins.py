@@ -252,8 +252,7 @@ def test_half_drawn_scans_become_dicom_only_on_request(mixed: Project, tmp_path:
     options = ExportOptions(cases=["part"], include_partial=True)
     export(mixed, "dicom-seg", tmp_path / "out", options, on_note=notes.append)
     assert notes == [
-        "part is drawn in part: in the DICOM file, everything that is not drawn counts as "
-        "background."
+        "part is drawn in part: what is not drawn counts as background in the DICOM file."
     ]
 
 

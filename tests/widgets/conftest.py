@@ -162,12 +162,8 @@ def reset_window(viewer: Any, panel: Any, visible: dict[str, bool]) -> None:
     panel.message_label._recent.clear()
 
 
-@pytest.fixture
-def opened_panel(module_window: Any, project: Project, qtbot: Any) -> Iterator[Any]:
-    """Window on a project with a made-up prediction of scan-3, which is in view.
-
-    The window is shared by the tests of a file, the project is not.
-    """
+def open_example(panel: Any, project: Project) -> None:
+    """Open a project with a made-up prediction of scan-3, and show scan-3."""
     run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
     mask = np.zeros(shape, np.uint8)
@@ -177,8 +173,6 @@ def opened_panel(module_window: Any, project: Project, qtbot: Any) -> Iterator[A
     uncertainty[4:6, 4:6, 4:8] = 0.9
     uncertainty[14:16, 14:16, 14:16] = 0.9
     project.predictions.write(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
-    viewer, panel = module_window
-    visible = dict(panel.layers.visible)
     panel.session.open_project(project.path)
     wait_until(lambda: panel.session.project is not None)
     panel.session.show_case("scan-3")
@@ -186,5 +180,21 @@ def opened_panel(module_window: Any, project: Project, qtbot: Any) -> Iterator[A
     wait_until(lambda: panel.strip.profile is not None)
     # Overlays come one a turn of the event loop, this one last.
     wait_until(lambda: panel.layers.find_layer("disagreement") is not None)
+
+
+@pytest.fixture
+def opened_panel(module_window: Any, project: Project) -> Iterator[Any]:
+    """Window on the example, see ``open_example``; tests of a file share the window."""
+    viewer, panel = module_window
+    visible = dict(panel.layers.visible)
+    open_example(panel, project)
     yield viewer, panel
     reset_window(viewer, panel, visible)
+
+
+@pytest.fixture
+def own_panel(window: Callable[[], Any], project: Project) -> Any:
+    """Window on the example for one test, which may close it."""
+    viewer, panel = window()
+    open_example(panel, project)
+    return viewer, panel

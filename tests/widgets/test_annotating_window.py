@@ -253,6 +253,40 @@ def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screens
     save_screenshot(viewer, "rounds")
 
 
+def test_a_pick_ends_with_escape_or_another_case(opened_panel: Any, qtbot: Any) -> None:
+    viewer, panel = opened_panel
+    layers, label = panel.layers, panel.layers.find_layer("label")
+    label.mode = "paint"
+    panel.annotate.brush.pick_button.click()
+    assert str(label.mode) == "pan_zoom"
+    press_key(viewer, Qt.Key.Key_Escape)
+    assert not layers.is_waiting_for_click
+    assert str(label.mode) == "paint"
+    panel.review.accept_component_button.click()
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
+    assert not layers.is_waiting_for_click
+    assert str(layers.find_layer("label").mode) == "paint"
+
+
+def test_a_proposal_is_announced_until_another_case_is_opened(
+    opened_panel: Any, qtbot: Any
+) -> None:
+    _, panel = opened_panel
+    session, said = panel.session, []
+    session.message.connect(lambda _, text: said.append(text))
+    panel.annotate.collapsible.collapse(animate=False)
+    session.case.label[9:11, 9:12, 9:12] = 1
+    session.case.label[9:11, 1:3, 1:3] = 0
+    session.annotation.grow()
+    qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
+    assert said[-1] == "Proposal ready: Accept (A) or Discard (D)."
+    assert panel.annotate.collapsible.isExpanded()
+    session.show_case("scan-4")
+    qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
+    assert "The proposal for scan-3 was discarded." in said
+
+
 def test_a_repeated_pick_request_takes_one_click(opened_panel: Any) -> None:
     viewer, panel = opened_panel
     label = panel.layers.find_layer("label")

@@ -50,6 +50,7 @@ class AnnotationTools:
         self._editor = editor
         self.operation = ""
         self._proposal: LabelEdit | None = None
+        self._proposal_case = ""  # name of its case
         self.paint_range: tuple[float, float] | None = None
         self._paint_range_case = ("", False)  # id of the case shown last, and whether it is a CT
         self.roi: Box | None = None
@@ -153,7 +154,9 @@ class AnnotationTools:
             raise UserError("There is no proposal to accept. Grow from scribbles first.")
         edit, self._proposal = self._proposal, None
         self.proposal_changed.emit(None)
-        return self._apply_edit(edit)
+        n_changed = self._apply_edit(edit)
+        self._state.message.emit("info", "Proposal added to the label.")
+        return n_changed
 
     def discard_proposal(self) -> None:
         """Discard the proposal; the label is unchanged."""
@@ -266,6 +269,11 @@ class AnnotationTools:
         def finish(edit: LabelEdit | None) -> None:
             self._set_operation("")
             if self._state.case is not case:
+                self._state.message.emit(
+                    "info",
+                    f"{operation.title}: the result for {case.display_name} was dropped, as "
+                    "another case was opened.",
+                )
                 return
             if edit is None:
                 self._state.message.emit("info", operation.nothing)
@@ -294,7 +302,9 @@ class AnnotationTools:
         self._proposal = edit
         proposed = np.zeros(self._state.require_case().label.shape, np.uint8)
         proposed[edit.box] = np.where(edit.after != edit.before, edit.after, 0)
+        self._proposal_case = self._state.require_case().display_name
         self.proposal_changed.emit(proposed)
+        self._state.message.emit("info", "Proposal ready: Accept (A) or Discard (D).")
 
     def _apply_edit(self, edit: LabelEdit) -> int:
         current = self._state.require_case().label[edit.box]
@@ -304,6 +314,9 @@ class AnnotationTools:
     def _on_case_changed(self, case: ActiveCase | None) -> None:
         if self._proposal is not None:
             self.discard_proposal()
+            self._state.message.emit(
+                "info", f"The proposal for {self._proposal_case} was discarded."
+            )
         if self.roi is not None and (case is None or case.id != self._roi_case_id):
             self.set_roi(None)
         self._release_paint_range(case)

@@ -25,6 +25,7 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 ICON_BUTTON_PX = 28
+DIAMETER_WIDTH_PX = 116
 NARROW_STYLE = "min-width: 48px; padding: 1px 4px;"  # napari's spin boxes are wide
 
 
@@ -54,6 +55,7 @@ class BrushControls(QWidget):
         self.diameter.setRange(0.1, 200.0)
         self.diameter.setDecimals(1)
         self.diameter.setSuffix(" mm")
+        self.diameter.setMinimumWidth(DIAMETER_WIDTH_PX)
         self.diameter.setToolTip("Brush diameter ([ and ])")
         self.diameter.setAccessibleName("Brush diameter in millimeters")
         self.diameter.valueChanged.connect(layers.set_brush_mm)
@@ -201,8 +203,8 @@ class BrushControls(QWidget):
             low, high = intensity_range
             self.session.message.emit(
                 "info",
-                f"Nothing was painted: no intensity here is between {low:.1f} and {high:.1f}. "
-                "Pick another range, or untick Limit intensity.",
+                f"Nothing painted: Limit intensity is on, and nothing here is between {low:.4g} "
+                f"and {high:.4g}.",
             )
 
     def _pick_on_next_click(self) -> None:

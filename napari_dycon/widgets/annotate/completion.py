@@ -59,6 +59,7 @@ class CompletionBar(QWidget):
         grid.addWidget(self.saved_label, 1, 0, 1, 2)
         session.case_shown.connect(self._on_case_shown)
         session.label_saved.connect(self._on_saved)
+        layers.axis_changed.connect(self._on_case_shown)  # also when 3D is entered or left
         self._on_case_shown()
 
     def mark_slice_complete(self) -> None:
@@ -87,6 +88,8 @@ class CompletionBar(QWidget):
         blocked_reason = self.session.edit_blocked_reason()
         for button in (self.slice_button, self.scan_button, self.reviewed_button):
             set_enabled(button, blocked_reason)
+        if not blocked_reason and self.layers.viewer.dims.ndisplay != 2:
+            set_enabled(self.slice_button, "switch to the 2D view first")
         if self.session.case is None:
             self._show_note(SAVING_NOTE)
 

@@ -80,7 +80,11 @@ class RoiControls(QWidget):
         self.draw_button.setChecked(self.layers.roi.is_editing)
         # Shown also without a region, so that nothing below moves when one is drawn.
         self.setEnabled(roi is not None)
-        if roi is not None and case is not None:
+        if roi is None:
+            for spin_box in (self.first_slice, self.last_slice):
+                with signals_blocked(spin_box):
+                    spin_box.setRange(1, 1)
+        elif case is not None:
             axis = self.layers.main_axis
             first, last = roi[axis].start + 1, roi[axis].stop  # counted from 1
             with signals_blocked(self.first_slice), signals_blocked(self.last_slice):

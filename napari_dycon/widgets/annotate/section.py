@@ -15,7 +15,7 @@ from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 SPACING_PX = 4
-SCROLLED_PX = 40  # of unfolded tools that may need scrolling
+SCROLLED_PX = 70  # of unfolded tools that may need scrolling
 TOOLS_TITLE = "Interpolate, grow, clean up"
 
 
@@ -44,6 +44,7 @@ class AnnotateSection(QWidget):
         self.collapsible.addWidget(self.tools)
         self.collapsible.expand(animate=False)
         self.collapsible.toggled.connect(self._on_toggled)
+        session.annotation.proposal_changed.connect(self._show_proposal_buttons)
         self._is_folding = False
         self._is_chosen = False  # the user folded or unfolded the tools
         self._viewport: QWidget | None = None
@@ -99,6 +100,11 @@ class AnnotateSection(QWidget):
             else:
                 self.collapsible.collapse(animate=False)
             self._is_folding = False
+
+    def _show_proposal_buttons(self, proposal: object) -> None:
+        """Unfold the tools, which have the buttons that accept and discard a proposal."""
+        if proposal is not None and not self.collapsible.isExpanded():
+            self.collapsible.expand(animate=False)
 
     def _on_toggled(self, _: bool) -> None:
         self._is_chosen |= not self._is_folding

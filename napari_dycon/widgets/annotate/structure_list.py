@@ -259,7 +259,9 @@ class StructureList(QWidget):
 def _make_item(number: int, info: ClassInfo) -> QListWidgetItem:
     pixmap = QPixmap(ICON_SIZE_PX, ICON_SIZE_PX)
     pixmap.fill(QColor(info.color))
-    item = QListWidgetItem(QIcon(pixmap), f"{info.value}  {info.name}")
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # Qt would tint it
+    item = QListWidgetItem(icon, f"{info.value}  {info.name}")
     key = f"\nCtrl+{number}" if number <= NUMBER_KEYS else ""
     item.setToolTip(f"{escape_rich_text(info.name)}{key}")
     item.setData(VOLUME_ROLE + 1, info.model_dump())

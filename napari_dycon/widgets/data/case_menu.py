@@ -97,7 +97,8 @@ class CaseMenu(QMenu):
             raise UserError(
                 f"The folder {folder} does not exist. Connect its drive, or move the scan back."
             )
-        QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+        if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
+            raise UserError(f"This system has no program to open {folder}.")
 
     def _show_details(self) -> None:
         project: Project = self.session.require_project()

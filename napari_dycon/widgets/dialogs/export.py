@@ -67,11 +67,11 @@ class ExportDialog(QDialog):
         self.setMinimumWidth(MIN_WIDTH_PX)
         self.format_ = QComboBox()
         for name, text in FORMATS.items():
-            self.format_.addItem(text[0].upper() + text[1:], name)
+            self.format_.addItem(capitalize(text), name)
         self.out = QLineEdit(str(project.path.parent / f"{project.name}-export"))
         self.mask_source = QComboBox()
         for name, text in MASK_SOURCES.items():
-            self.mask_source.addItem(text[0].upper() + text[1:], name)
+            self.mask_source.addItem(capitalize(text), name)
         self.uncertainty = QCheckBox("Also export uncertainty maps")
         self.keep_identity = QCheckBox("Keep patient name and dates")
         self.keep_identity.setToolTip(
@@ -277,3 +277,8 @@ class ExportDialog(QDialog):
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
             bool(self.out.text().strip()) and has_cases
         )
+
+
+def capitalize(text: str) -> str:
+    """Begin a text with a capital letter, except for names such as nnU-Net."""
+    return text if text.startswith("nnU-Net") else text[0].upper() + text[1:]

@@ -59,3 +59,4 @@ class ExportResultDialog(QDialog):
                 f"This system has no program to open {escape_control_characters(path)}."
             )
             self.error_label.setVisible(True)
+            self.adjustSize()

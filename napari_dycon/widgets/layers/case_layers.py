@@ -136,6 +136,7 @@ class CaseLayers(PaintedLayers):
     # ---- From the session to the layers ------------------------------------------------------
 
     def _show_case(self, case: ActiveCase | None) -> None:
+        self.cancel_click()  # it was meant for the case before
         if case is None:
             self._deactivate_brush()
         with self.suppress_events():

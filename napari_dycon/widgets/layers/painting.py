@@ -76,8 +76,7 @@ class PaintedLayers(LayerStack):
         layer = self.find_layer("label")
         if layer is None:
             return
-        if self._cancel_click is not None:  # another click was requested before this one
-            self._cancel_click()
+        self.cancel_click()  # another one may have been requested before
         self._finish_click()
         previous_mode = str(layer.mode)
         layer.mode = "pan_zoom"
@@ -105,6 +104,13 @@ class PaintedLayers(LayerStack):
 
         self._cancel_click = cancel
         self.viewer.mouse_drag_callbacks.append(on_click)
+
+    def cancel_click(self) -> bool:
+        """Stop waiting for a click; returns whether one was waited for."""
+        if self._cancel_click is None:
+            return False
+        self._cancel_click()
+        return True
 
     @property
     def is_waiting_for_click(self) -> bool:
@@ -152,8 +158,7 @@ class PaintedLayers(LayerStack):
 
     def _disconnect_brush(self) -> None:
         """Cancel waiting for a click and deactivate the brush."""
-        if self._cancel_click is not None:
-            self._cancel_click()
+        self.cancel_click()
         self._mode_timer.stop()
         self._stroke_timer.stop()
         self._deactivate_brush()

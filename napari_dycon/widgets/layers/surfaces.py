@@ -71,7 +71,7 @@ class Surfaces(QObject):
         dims.ndisplay.connect(self._on_changed, position="last")
         dims.order.connect(self._on_order_changed, position="last")
         session = self._session
-        session.case_shown.connect(self._leave)  # before the layers show another case
+        session.case_shown.connect(self._on_case_shown)  # before the layers show another case
         self._signals = (
             session.label_edited,
             session.label_saved,
@@ -88,7 +88,7 @@ class Surfaces(QObject):
         dims.ndisplay.disconnect(self._on_changing)
         dims.ndisplay.disconnect(self._on_changed)
         dims.order.disconnect(self._on_order_changed)
-        self._session.case_shown.disconnect(self._leave)
+        self._session.case_shown.disconnect(self._on_case_shown)
         for signal in self._signals:
             signal.disconnect(self._on_edited)
         self._session.cases_changed.disconnect(self._on_cases_changed)
@@ -116,6 +116,7 @@ class Surfaces(QObject):
                 self._enter()
         elif self._layers.is_3d:
             self._stop()
+            self._viewer.scene.overlays.axes.visible = False
             self._remove_surfaces()
             self._camera.restore()
 
@@ -146,11 +147,18 @@ class Surfaces(QObject):
                 if image.visible:
                     image.visible = False
         self._layers.apply_visibility()
+        self._viewer.scene.overlays.axes.visible = True  # names the directions of the patient
         self._camera.enter()
         self._patience_timer.start(PATIENCE_MS)
         self._compute_timer.start(0)
 
-    def _leave(self, _: object = None) -> None:
+    def _on_case_shown(self, case: object) -> None:
+        """Return to slices, as another case is shown."""
+        if case is None:  # the project was closed
+            self._viewed_case = None
+        self._leave()
+
+    def _leave(self) -> None:
         """Return to slices."""
         if self._layers.is_3d:
             self._viewer.dims.ndisplay = 2

@@ -24,7 +24,8 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 MIN_WIDTH_FOR_SIDE_VIEWS = 1600  # pixels of the screen
 SPATIAL_DIMENSIONS = 3
-WELCOME_TIPS = ("To begin, open a folder with scans, or a project, in the DyCON panel.",)
+NO_PROJECT_TIP = "To begin, open a folder with scans, or a project, in the DyCON panel."
+NO_CASE_TIP = "Select a case in the list of the DyCON panel."
 
 
 class CanvasArea:
@@ -49,6 +50,7 @@ class CanvasArea:
         self.views = LinkedViews(viewer, layers)
         self.toolbar = ViewToolbar(session, viewer, layers, self.views)
         session.case_shown.connect(self._on_case_shown)
+        session.project_changed.connect(self._show_tip)
 
     def start(self) -> None:
         """Add everything once the panel is part of a main window."""
@@ -61,7 +63,7 @@ class CanvasArea:
         )
         get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
         get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._bar)
-        get_qt_viewer(self._viewer).set_welcome_tips(WELCOME_TIPS)
+        self._show_tip(self._session.project)
         screen = QApplication.primaryScreen()
         is_wide = screen is not None and screen.size().width() >= MIN_WIDTH_FOR_SIDE_VIEWS
         if is_wide and get_preferences().views.side_views:
@@ -71,6 +73,7 @@ class CanvasArea:
     def close(self) -> None:
         """Remove everything."""
         self._session.case_shown.disconnect(self._on_case_shown)
+        self._session.project_changed.disconnect(self._show_tip)
         self.toolbar.disconnect_events()
         self.views.close()
         if self._is_started:
@@ -80,6 +83,12 @@ class CanvasArea:
             widget.hide()
             widget.setParent(None)
             widget.deleteLater()
+
+    def _show_tip(self, project: object) -> None:
+        """Say in the empty canvas what to do next."""
+        if self._is_started:
+            tip = NO_PROJECT_TIP if project is None else NO_CASE_TIP
+            get_qt_viewer(self._viewer).set_welcome_tips((tip,))
 
     def _on_case_shown(self, case: object) -> None:
         """Replace napari's sliders, which count from 0, by the strip of slices."""

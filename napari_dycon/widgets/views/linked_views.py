@@ -18,7 +18,7 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSplitter
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.intensity_windows import choose_decimals
+from napari_dycon.application.intensity_windows import choose_decimals, format_intensity
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.napari_internals import (
     get_central_layout,
@@ -298,7 +298,8 @@ class LinkedViews(QObject):
         if self._session.case is not None and limits is not None:
             low, high = limits
             decimals = choose_decimals(limits)
-            text = f"W {high - low:.{decimals}f}  L {(high + low) / 2:.{decimals}f}"
+            width, level = (format_intensity(v, decimals) for v in (high - low, (high + low) / 2))
+            text = f"W {width}  L {level}"
         for view in self.views:
             view.window_text = text
             view.update_annotations()

@@ -43,6 +43,7 @@ class ToolButtons(QWidget):
             self.buttons[mode] = button
             row.addWidget(button)
         session.case_shown.connect(self._on_case_shown)
+        layers.axis_changed.connect(self._on_case_shown)  # also when 3D is entered or left
         self._on_case_shown()
 
     def _choose(self, mode: str, _checked: bool = False) -> None:
@@ -59,6 +60,8 @@ class ToolButtons(QWidget):
             label.events.mode.connect(self._refresh)
         self._label = label
         reason = self._session.edit_blocked_reason()
+        if not reason and self._layers.viewer.dims.ndisplay != 2:
+            reason = "switch to the 2D view first"
         for mode, button in self.buttons.items():
             set_enabled(button, "" if mode == "pan_zoom" else reason)
         self._refresh()

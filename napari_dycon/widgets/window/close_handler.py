@@ -124,12 +124,18 @@ class CloseHandler(QObject):
             if self._can_stop_run:  # it may have ended during the prompt
                 session.stop()
 
-        prompt = UserPrompt(
-            "Training is running",
+        title, keep = "Training is running", "Keep training"
+        text = (
             f"Run {session.status.run} is still training. It can continue after this window is "
-            "closed; reopen the project to see its progress.",
-            (("Keep training", lambda: None), ("Stop and save", stop)),
+            "closed; reopen the project to see its progress."
         )
+        if session.status.phase == "paused":
+            title, keep = "Training is paused", "Keep it paused"
+            text = (
+                f"Run {session.status.run} is paused and stays so after this window is closed; "
+                "reopen the project to resume it."
+            )
+        prompt = UserPrompt(title, text, ((keep, lambda: None), ("Stop and save", stop)))
         self._is_prompting = True
         try:
             return show_prompt(self.main_window, session, prompt)

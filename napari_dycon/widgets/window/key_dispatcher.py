@@ -31,6 +31,7 @@ TEXT_FIELDS = (QLineEdit, QTextEdit, QPlainTextEdit, QAbstractSpinBox)
 # These use the arrows themselves.
 ARROW_WIDGETS = (QAbstractSlider, QTabBar, QComboBox)
 ARROWS = {get_number(key) for key in (Qt.Key.Key_Left, Qt.Key.Key_Right)}
+PASS_ON = object()  # returned by an action that leaves its key to the widgets
 NAPARI_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789[]"
 
 
@@ -114,8 +115,9 @@ class KeyDispatcher(QObject):
         if action is not None:
             if press.key in ARROWS and isinstance(focus, ARROW_WIDGETS):
                 return False
+            if action() is PASS_ON:
+                return False
             self._handled.add(get_number(event.key()))
-            action()
             return True
         canvas = self._get_canvas()
         if not is_napari_key(press) or (focus is canvas and is_as_typed(press, event)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import Qt
@@ -12,19 +12,31 @@ from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBox
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.section import AnnotateSection
 from napari_dycon.widgets.annotate.structure_list import NUMBER_KEYS
+from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.section import ReviewSection
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.window.helpers import report_errors
+from napari_dycon.widgets.window.key_dispatcher import PASS_ON
 from napari_dycon.widgets.window.key_layouts import KeyPress
 
 NAPARI_SHORTCUTS = (
-    ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
+    ("2 or P", "brush"),
+    ("1 or E", "eraser; paints background"),
+    ("4 or F", "fill"),
     ("3", "polygon; a double click closes it, Esc cancels it"),
+    ("Z", "move"),
     ("[ and ]", "smaller and larger brush"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
     ("Space (held)", "move and zoom while painting"),
     ("Ctrl+E", "next plane in the main view"),
     ("Ctrl+Y", "3D view and back"),
+    ("Ctrl+R", "fit the scan into the views"),
+)
+MOUSE = (
+    ("Click, Shift+click", "move the crosshair; with Shift while a tool is active"),
+    ("Wheel", "slices"),
+    ("Ctrl+wheel", "zoom"),
+    ("Right drag", "window and level"),
 )
 
 
@@ -82,6 +94,7 @@ def build_shortcuts(
         Shortcut("Left", "previous slice", lambda: views.step_active_slice(-1)),
         Shortcut("Right", "next slice", lambda: views.step_active_slice(1)),
         Shortcut("Q", "hide everything but the scan, and show it again", layers.toggle_overlays),
+        Shortcut("Escape", "cancel Pick and Component", lambda: cancel_click(session, layers)),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [
@@ -93,6 +106,14 @@ def build_shortcuts(
         for number in range(1, NUMBER_KEYS + 1)
     ]
     return shortcuts + structure_shortcuts
+
+
+def cancel_click(session: Session, layers: CaseLayers) -> object:
+    """Stop waiting for a click; without one, the key is napari's."""
+    if not layers.cancel_click():
+        return PASS_ON
+    session.message.emit("info", "")
+    return None
 
 
 def make_actions(
@@ -121,16 +142,24 @@ class ShortcutsDialog(QDialog):
             if not k.key.startswith("Control-")
         ]
         rows.append((f"Ctrl+1 … Ctrl+{NUMBER_KEYS}", "structure at that position in the list"))
-        for column, (title, entries) in enumerate((("DyCON", rows), ("napari", NAPARI_SHORTCUTS))):
-            grid.addWidget(QLabel(f"<b>{title}</b>"), 0, 2 * column, 1, 2)
-            for row, (key, text) in enumerate(entries, start=1):
-                grid.addWidget(QLabel(f"<b>{key}</b>"), row, 2 * column)
-                grid.addWidget(QLabel(text), row, 2 * column + 1)
+        _add_table(grid, 0, 0, "DyCON", rows)
+        _add_table(grid, 0, 2, "napari", NAPARI_SHORTCUTS)
+        _add_table(grid, len(NAPARI_SHORTCUTS) + 2, 2, "Mouse", MOUSE)
         layout = QVBoxLayout(self)
         layout.addLayout(grid)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         layout.addWidget(buttons)
+
+
+def _add_table(
+    grid: QGridLayout, row: int, column: int, title: str, entries: Sequence[tuple[str, str]]
+) -> None:
+    """Add a title and rows of keys and what they do."""
+    grid.addWidget(QLabel(f"<b>{title}</b>"), row, column, 1, 2)
+    for number, (key, text) in enumerate(entries, start=row + 1):
+        grid.addWidget(QLabel(f"<b>{key}</b>"), number, column)
+        grid.addWidget(QLabel(text), number, column + 1)
 
 
 def format_key(key: str) -> str:

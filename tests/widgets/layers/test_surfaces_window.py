@@ -55,6 +55,11 @@ def test_surfaces_replace_everything_in_3d(
     light, lighter = (surfaces(panel)[of].vertex_colors for of in ("label", "prediction"))
     assert lighter[:, :3].mean() > light[:, :3].mean() + 0.1
     assert surfaces(panel)["prediction"].opacity < surfaces(panel)["label"].opacity == 1
+    assert viewer.scene.overlays.axes.visible
+    assert viewer.dims.axis_labels == ("superior", "posterior", "left")
+    buttons = panel.canvas_area.toolbar.tools.buttons
+    assert not buttons["paint"].isEnabled()
+    assert not panel.annotate.completion.slice_button.isEnabled()
     save_screenshot(viewer, "surfaces")
     panel.review.toggles["prediction"].setChecked(False)
     assert not surfaces(panel)["prediction"].visible
@@ -64,6 +69,8 @@ def test_surfaces_replace_everything_in_3d(
     layers.toggle_overlays()
 
     viewer.dims.ndisplay = 2
+    assert not viewer.scene.overlays.axes.visible
+    assert buttons["paint"].isEnabled()
     assert list_visible(viewer.layers) == before  # and no surface is left
     qtbot.wait(200)
     assert list_visible(viewer.layers) == before

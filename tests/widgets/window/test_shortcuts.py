@@ -38,6 +38,8 @@ def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> Non
         theirs |= {str(key) for key in keys}
     layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
     for key in panel.shortcuts:
+        if key.key == "Escape":
+            continue  # left to napari unless a command waits for a click
         wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
         assert wanted not in layer_keys, key.key
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
@@ -101,10 +103,8 @@ def test_number_keys_select_structures_and_the_overview_lists_all_keys(
     assert card.height() < 700
 
 
-def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(
-    opened_panel: Any, qtbot: Any
-) -> None:
-    viewer, panel = opened_panel
+def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(own_panel: Any, qtbot: Any) -> None:
+    viewer, panel = own_panel
     main_window = viewer.window._qt_window
     assert panel.strip.isVisible()
     assert panel.canvas_area.toolbar in main_window.findChildren(QToolBar)
