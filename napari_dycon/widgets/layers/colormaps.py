@@ -23,6 +23,7 @@ from napari_dycon.project.models import ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
+BACKGROUND_OUTLINE = (0.58, 0.58, 0.8, 0.85)  # of annotated background beside unannotated voxels
 UNCERTAINTY_CMAP = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
 DISAGREEMENT_CMAP = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
 FILL_OPACITY = 0.35  # of the inside of labels, relative to their outline
@@ -46,7 +47,7 @@ def build_label_colormap(
 
     The outline of structure ``v`` has the value ``255 - v`` in the colormap, unless a structure
     of the project has it; ``find_outline_values`` finds it by its opacity. Unannotated voxels are
-    transparent or tinted.
+    transparent or tinted. The outline of annotated background has a value that is still free.
     """
     values = {c.value for c in classes}
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
@@ -57,13 +58,22 @@ def build_label_colormap(
         colors[info.value] = (*color, min(fill_opacity, 0.99) if has_outline else 0.99)
         if has_outline:
             colors[UNANNOTATED - info.value] = (*color, OPAQUE)
+    free_value = next((v for v in range(UNANNOTATED - 1, 0, -1) if v not in colors), None)
+    if free_value is not None:
+        colors[free_value] = BACKGROUND_OUTLINE
     return DirectLabelColormap(color_dict=colors)
 
 
 def find_outline_values(colormap: Any) -> npt.NDArray[np.uint8]:
-    """Values that display the outline of each value, ``(256,)``; the value itself without one."""
+    """Values that display the outline of each value, ``(256,)``; the value itself without one.
+
+    That of 0 is for background beside unannotated voxels only.
+    """
     outline_values = np.arange(256, dtype=np.uint8)
     colors = getattr(colormap, "color_dict", {})
+    for value, color in colors.items():
+        if value is not None and np.allclose(color, BACKGROUND_OUTLINE):
+            outline_values[0] = value
     for value in range(1, UNANNOTATED):
         outline = colors.get(UNANNOTATED - value)
         if outline is not None and value in colors and float(outline[3]) == OPAQUE:

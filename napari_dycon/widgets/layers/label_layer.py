@@ -13,7 +13,7 @@ from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray, Mask
 from napari_dycon.errors import LabelError
 from napari_dycon.widgets.layers.colormaps import DARK_DASH, find_outline_values
-from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
+from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels, find_borders
 
 MAX_VALUE = 255
 DASH_VOXELS = 4
@@ -141,10 +141,18 @@ class CaseLabels(ExtensibleLabels):
         is_outline: Mask,
         origin: Sequence[int],  # noqa: ARG002 - of the superclass
     ) -> Any:
-        """Fill structures and draw their outlines in the opaque variant of their color."""
+        """Fill structures and draw their outlines in the opaque variant of their color.
+
+        Annotated background is outlined where it ends, beside unannotated voxels.
+        """
         if self._outline_values is None or self._outline_values[0] is not self.colormap:
             self._outline_values = self.colormap, find_outline_values(self.colormap)
-        return np.where(is_outline, self._outline_values[1][labels], labels)
+        is_background, is_unannotated = labels == 0, labels == UNANNOTATED
+        outline = np.where(is_background, 0, self._outline_values[1][labels])
+        if is_unannotated.any():
+            is_end = is_background & find_borders(is_unannotated, 1)
+            outline[is_end] = self._outline_values[1][0]
+        return np.where(is_outline, outline, labels)
 
     def write_region(self, region: Box, values: LabelArray) -> None:
         """Write a box of voxels as one undo step; the caller refreshes the view."""
