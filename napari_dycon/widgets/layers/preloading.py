@@ -19,6 +19,10 @@ def exempt_libraries_from_collection() -> None:
     gc.freeze()
 
 
+@functools.cache
 def load_layer_libraries() -> None:
-    """Load what napari loads with its first layer: units and tables; 0.5 s, in any thread."""
+    """Load what napari loads with its first layer: units and tables; 0.5 s, in any thread.
+
+    Once in a process: napari changes filters of warnings while it makes a layer, for all threads.
+    """
     Labels(np.zeros((1, 1, 1), np.uint8))
