@@ -162,6 +162,7 @@ class CaseLayers(PaintedLayers):
             [
                 self.viewer.reset_view,
                 self._center_on_case,
+                self.case_placed.emit,
                 *self.overlays.build_steps(),
                 self.roi.restore,
             ]
