@@ -269,11 +269,8 @@ class AnnotationTools:
         def finish(edit: LabelEdit | None) -> None:
             self._set_operation("")
             if self._state.case is not case:
-                self._state.message.emit(
-                    "info",
-                    f"{operation.title}: the result for {case.display_name} was dropped, as "
-                    "another case was opened.",
-                )
+                text = f"{operation.title}: dropped, as {case.display_name} is no longer shown."
+                self._state.message.emit("info", text)
                 return
             if edit is None:
                 self._state.message.emit("info", operation.nothing)
@@ -314,9 +311,8 @@ class AnnotationTools:
     def _on_case_changed(self, case: ActiveCase | None) -> None:
         if self._proposal is not None:
             self.discard_proposal()
-            self._state.message.emit(
-                "info", f"The proposal for {self._proposal_case} was discarded."
-            )
+            text = f"The proposal for {self._proposal_case} was discarded."
+            self._state.message.emit("info", text)
         if self.roi is not None and (case is None or case.id != self._roi_case_id):
             self.set_roi(None)
         self._release_paint_range(case)
