@@ -31,9 +31,8 @@ class CaseCounts:
         return self.labeled + self.validation + self.in_progress + self.unlabeled
 
     def describe_labeled(self) -> str:
-        """Describe the labeled cases: "3 of 8 labeled", "4 of 8 labeled (1 validation)"."""
-        validation = f" ({self.validation} validation)" if self.validation else ""
-        return f"{self.labeled + self.validation} of {self.total} labeled{validation}"
+        """Describe the labeled cases, with those for validation: "3 of 8 labeled"."""
+        return f"{self.labeled + self.validation} of {self.total} labeled"
 
     def describe(self) -> str:
         """Describe the counts, as in "3 labeled, 1 validation, 2 in progress, 6 unlabeled"."""

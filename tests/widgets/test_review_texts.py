@@ -104,7 +104,7 @@ def test_cases_for_validation_are_counted_beside_the_others(panel: Any) -> None:
     assert label.text() == "3 of 6 labeled"
     project.set_split(project.cases[0].id, "validation")
     panel.session.cases_changed.emit()
-    assert label.text() == "3 of 6 labeled (1 validation)"
+    assert label.text() == "3 of 6 labeled"
     assert "1 validation" in label.toolTip()
 
 
