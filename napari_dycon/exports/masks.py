@@ -141,7 +141,9 @@ def _make_mask(
     if origin is MaskOrigin.PARTIAL and not options.include_partial:
         return _leave_out(plan, Reason.IN_PROGRESS)
     drawn_values = frozenset(np.unique(label).tolist()) - {0, UNANNOTATED}
-    has_accepted_voxels = bool(read_accepted_predictions(project, plan.case, label))
+    has_accepted_voxels = origin in (MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED) or (
+        origin is MaskOrigin.PARTIAL and bool(read_accepted_predictions(project, plan.case, label))
+    )
     if origin is MaskOrigin.PARTIAL and options.uses_predictions and plan.run is not None:
         prediction = _read_prediction(project, plan.case, plan.run, grid)
         label = np.where(label == UNANNOTATED, prediction, label)

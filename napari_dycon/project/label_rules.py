@@ -84,5 +84,5 @@ def present_values(files: Sequence[Path]) -> list[int]:
     """List the class values that occur in label files, without background and 255."""
     values: set[int] = set()
     for file in files:
-        values |= {int(v) for v in np.unique(io.read_label(file).array)}
+        values |= set(find_values(io.read_label(file).array))
     return sorted(values - {0, UNANNOTATED})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,7 @@ class CaseLayers(PaintedLayers):
         with self.suppress_events():
             if case is None:
                 self._deferred_steps.stop()
+                self.placing_case.emit(False)
                 self.remove_all()
                 return
             self.intensity_window.start_case(case)
@@ -162,11 +164,12 @@ class CaseLayers(PaintedLayers):
             [
                 self.viewer.reset_view,
                 self._center_on_case,
-                self.case_placed.emit,
+                partial(self.placing_case.emit, False),
                 *self.overlays.build_steps(),
                 self.roi.restore,
             ]
         )
+        self.placing_case.emit(True)
 
     def _center_on_case(self) -> None:
         if (case := self.session.case) is not None:

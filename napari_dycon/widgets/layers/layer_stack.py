@@ -52,7 +52,7 @@ class LayerStack(QObject):
     """
 
     visibility_toggled = Signal(str, bool)  # role shown or hidden in napari's list of layers
-    case_placed = Signal()  # a case that was shown is fitted and centered
+    placing_case = Signal(bool)  # another case is being shown; false once it is centered
     axis_changed = Signal(int)  # slices are browsed along this axis in the active view
 
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:

@@ -85,7 +85,7 @@ class LinkedViews(QObject):
             (viewer.events.reset_view, self._on_reset_view),
             (self.intensity_window.changed, self._show_window_text),
             (self.gestures.used, self.activate),
-            (layers.case_placed, self._on_case_placed),
+            (layers.placing_case, self._on_placing_case),
             *(
                 (signal, self.gestures.update_description)
                 for signal in (
@@ -98,11 +98,11 @@ class LinkedViews(QObject):
         )
         for emitter, handler in self._connections:
             emitter.connect(handler)
-        self._show_case(self._session.case)
+        self._on_case_shown(self._session.case)
 
     def close(self) -> None:
         """Remove the side views and leave napari's canvas as it was."""
-        self._set_drawing(True)
+        self._on_placing_case(False)
         for emitter, handler in self._connections:
             with contextlib.suppress(ValueError, TypeError, RuntimeError):
                 emitter.disconnect(handler)
@@ -182,7 +182,7 @@ class LinkedViews(QObject):
         layout.addWidget(column)
         self._handle.apply()
         self._apply_plane(self.main_view.plane)
-        self._show_case(self._session.case)
+        self._on_case_shown(self._session.case)
         self._on_reset_view()
 
     def _start_side_view(self, view: SideView) -> None:
@@ -241,11 +241,6 @@ class LinkedViews(QObject):
     # ---- Case and position -------------------------------------------------------------------
 
     def _on_case_shown(self, case: ActiveCase | None) -> None:
-        # Each of the next steps would draw all views; they are drawn when the case is in place.
-        self._set_drawing(case is None)
-        self._show_case(case)
-
-    def _show_case(self, case: ActiveCase | None) -> None:
         self._viewer.canvas.background_color_override = None if case is None else BACKGROUND
         for view in self.views:
             view.show_case(case)
@@ -254,12 +249,10 @@ class LinkedViews(QObject):
         self._show_window_text()
         self._follow_position()
 
-    def _set_drawing(self, enabled: bool) -> None:
+    def _on_placing_case(self, is_placing: bool) -> None:
+        """Draw all views once a case is in place, not after each step until then."""
         for view in self.views:
-            view.canvas.setUpdatesEnabled(enabled)
-
-    def _on_case_placed(self) -> None:
-        self._set_drawing(True)
+            view.canvas.setUpdatesEnabled(not is_placing)
 
     def _on_position_changed(self, _: Any) -> None:
         self._follow_position()

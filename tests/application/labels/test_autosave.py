@@ -43,14 +43,21 @@ Merging = tuple[Session, Session, Callable[[], None]]
 
 
 class LateTaskRunner(InlineTaskRunner):
-    """Keeps answers back until they are asked for, as a slow disk does."""
+    """Keeps answers back until they are asked for, as a slow disk does.
 
-    def __init__(self) -> None:
+    With ``starts_late`` it also starts tasks only then, as a busy thread pool does.
+    """
+
+    def __init__(self, *, starts_late: bool = False) -> None:
         self.late: list[Callable[[], None]] | None = None
+        self.starts_late = starts_late
 
     def submit(self, task: Any, on_done: Any, on_error: Any) -> None:
         if self.late is None:
             super().submit(task, on_done, on_error)
+        elif self.starts_late:
+            run = super().submit
+            self.late.append(lambda: run(task, on_done, on_error))
         else:
             result = task()
             self.late.append(lambda: on_done(result))
@@ -413,30 +420,17 @@ def test_a_failed_save_does_not_delay_saves_of_other_cases(
     assert project.labels.read("scan-4")[2, 2, 2] == 1
 
 
-class QueuedTaskRunner(InlineTaskRunner):
-    """Starts tasks only when asked to, as a busy thread pool does."""
-
-    def __init__(self) -> None:
-        self.queue: list[Callable[[], None]] | None = None
-
-    def submit(self, task: Any, on_done: Any, on_error: Any) -> None:
-        if self.queue is None:
-            super().submit(task, on_done, on_error)
-        else:
-            self.queue.append(lambda: InlineTaskRunner.submit(self, task, on_done, on_error))
-
-
 @pytest.mark.parametrize("is_late", [False, True])
 def test_an_edit_that_is_undone_before_it_was_written_stays_undone(
     project: Project, is_late: bool
 ) -> None:
     """The label equals its file again, but the save that is under way would change the file."""
-    background = QueuedTaskRunner()
+    background = LateTaskRunner(starts_late=True)
     session = Session(background)
     session.open_project(project.path)
     session.show_case("scan-0")
     before = session.case.label.copy()
-    background.queue = []
+    background.late = []
     session.case.label[1, 1, 1] = 1
     session.save_label()
     session.case.label[...] = before
@@ -445,7 +439,7 @@ def test_an_edit_that_is_undone_before_it_was_written_stays_undone(
         session.save_label()
     else:
         session.flush()
-    for task in background.queue:
+    for task in background.late:
         task()
     np.testing.assert_array_equal(project.labels.read("scan-0"), before)
     assert not session.has_unsaved_changes
