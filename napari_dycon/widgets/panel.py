@@ -9,7 +9,7 @@ from napari.utils.notifications import show_error, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, QTimer
-from qtpy.QtGui import QHideEvent, QShowEvent
+from qtpy.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_dycon.core.text import escape_rich_text
@@ -107,6 +107,11 @@ class DyconPanel(QWidget):
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Return a size that leaves the canvas most of a small screen."""
         return QSize(370, 720)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+        """Leave the space of messages to the tabs where the panel is low."""
+        super().resizeEvent(event)
+        self.message_label.adapt_to_height(self.height())
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
         """Watch the main window, also while the panel is floating."""

@@ -106,7 +106,9 @@ class CompactToolbar(QToolBar):
         self._density = density
         symbols = QAbstractSpinBox.ButtonSymbols
         for number in self._numbers:
-            number.setButtonSymbols(symbols.UpDownArrows if density.has_arrows else symbols.NoButtons)
+            number.setButtonSymbols(
+                symbols.UpDownArrows if density.has_arrows else symbols.NoButtons
+            )
             number.setStyleSheet("" if density.has_arrows else "min-width: 0px; padding: 1px 3px;")
             number.setFixedWidth(density.number_px)
         for button, texts in self._short_texts.items():

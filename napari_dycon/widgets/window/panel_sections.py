@@ -48,7 +48,7 @@ class PanelSections(QSplitter):
     @property
     def is_low(self) -> bool:
         """Whether the list of cases is a tab."""
-        return self.tabs.indexOf(self._data) >= 0
+        return bool(self.tabs.indexOf(self._data) >= 0)
 
     def show_section(self, section: QWidget) -> None:
         """Select the tab of a section."""
