@@ -29,6 +29,8 @@ from napari_dycon.widgets.window.helpers import flags_to_int
 MARGIN_PX = 8
 TEXT_PX = 13
 TEXT_COLOR, SHADOW_COLOR = QColor(255, 255, 255), QColor(0, 0, 0, 200)
+# A dark outline, so that texts are legible over bright parts of a scan.
+OUTLINE_OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 CROSSHAIR_COLOR = QColor(255, 214, 80, 170)
 ACTIVE_COLOR = QColor(255, 214, 80)
 LETTER_GAP_PX = 4  # between a letter and the lines of the crosshair
@@ -242,7 +244,8 @@ class CanvasAnnotations(QWidget):
             placement.text, Qt.TextElideMode.ElideMiddle, int(area.width())
         )
         painter.setPen(SHADOW_COLOR)
-        painter.drawText(area.translated(1, 1), text, QTextOption(placement.alignment))
+        for x, y in OUTLINE_OFFSETS:
+            painter.drawText(area.translated(x, y), text, QTextOption(placement.alignment))
         painter.setPen(placement.color)
         painter.drawText(area, text, QTextOption(placement.alignment))
 
@@ -262,8 +265,8 @@ class CanvasAnnotations(QWidget):
             return
         right, bottom = self.width() - MARGIN_PX, self.height() - MARGIN_PX
         left = right - bar.length_px
-        for offset, color in ((1, SHADOW_COLOR), (0, TEXT_COLOR)):
-            painter.setPen(QPen(color, 2))
+        for offset, width, color in ((1, 4, SHADOW_COLOR), (0, 2, TEXT_COLOR)):
+            painter.setPen(QPen(color, width))
             line_y = bottom + offset
             painter.drawLine(QPointF(left, line_y), QPointF(right, line_y))
             for x in (left, right):
@@ -275,10 +278,9 @@ class CanvasAnnotations(QWidget):
         font = painter.font()
         font.setBold(False)
         painter.setFont(font)
-        for offset, color in ((1, SHADOW_COLOR), (0, TEXT_COLOR)):
-            painter.setPen(color)
-            painter.drawText(
-                area.translated(offset, offset),
-                text,
-                QTextOption(ALIGN.AlignRight | ALIGN.AlignVCenter),
-            )
+        alignment = QTextOption(ALIGN.AlignRight | ALIGN.AlignVCenter)
+        painter.setPen(SHADOW_COLOR)
+        for x, y in OUTLINE_OFFSETS:
+            painter.drawText(area.translated(x, y), text, alignment)
+        painter.setPen(TEXT_COLOR)
+        painter.drawText(area, text, alignment)
