@@ -95,6 +95,7 @@ class BrushControls(QWidget):
         layers.brush_size_changed.connect(self._show_diameter)
         layers.tool_changed.connect(self._show_painted_value)
         session.case_shown.connect(self._refresh)
+        layers.axis_changed.connect(self._refresh)  # also when 3D is entered or left
         session.annotation.paint_range_changed.connect(self._show_range)
         self._show_diameter()
         self._refresh()
@@ -127,7 +128,7 @@ class BrushControls(QWidget):
     def select_value(self, value: int) -> None:
         """Activate the brush to paint a value."""
         layer = self.layers.find_layer("label")
-        if layer is not None:
+        if layer is not None and not self.layers.is_3d:  # which hides the label
             self.layers.viewer.layers.selection.active = layer
             layer.visible = True
             layer.limits.reference_label = None
@@ -163,14 +164,15 @@ class BrushControls(QWidget):
     def _refresh(self, *_: object) -> None:
         self._show_painted_value()
         blocked_reason = self.session.edit_blocked_reason()
+        for item in (self.limit_checkbox, self.undo_button, self.redo_button):
+            set_enabled(item, blocked_reason)
+        if not blocked_reason and self.layers.viewer.dims.ndisplay != 2:
+            blocked_reason = "switch to the 2D view first"
         for item in (
             self.paint_button,
             self.background_button,
             self.erase_button,
             self.pick_button,
-            self.limit_checkbox,
-            self.undo_button,
-            self.redo_button,
         ):
             set_enabled(item, blocked_reason)
         case = self.session.case

@@ -97,3 +97,30 @@ def test_no_stroke_is_lost_with_preserve_labels(opened_panel: Any) -> None:
     label.preserve_labels = False
     panel.session.save_label()
     assert panel.session.case.label is label.data
+
+
+def test_the_3d_view_shows_no_label_to_paint(opened_panel: Any, qtbot: Any) -> None:
+    viewer, panel = opened_panel
+    brush, review = panel.annotate.brush, panel.review
+    label = panel.layers.find_layer("label")
+    viewer.dims.ndisplay = 3
+    qtbot.wait(100)
+    buttons = (brush.paint_button, brush.background_button, brush.erase_button, brush.pick_button)
+    for button in buttons:
+        assert not button.isEnabled()
+        assert "2D view" in button.toolTip()
+    said: list[str] = []
+    panel.session.message.connect(lambda _, text: said.append(text))
+    brush.select_value(1)  # by a key
+    review.accept_brush_button.click()
+    review.accept_component_button.click()
+    assert not label.visible
+    assert not panel.layers.is_waiting_for_click
+    assert [text for text in said if "2D view" in text] == [
+        "Switch to the 2D view to accept by brush.",
+        "Switch to the 2D view to accept a component.",
+    ]
+    viewer.dims.ndisplay = 2
+    qtbot.wait(100)
+    assert all(button.isEnabled() for button in buttons)
+    assert label.visible

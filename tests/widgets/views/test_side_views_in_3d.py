@@ -94,3 +94,23 @@ def test_lines_of_the_crosshair_leave_the_letters_free(gestures: Gestures) -> No
     middle = annotations.width() // 2
     assert not space.contains(QPoint(middle, annotations.height() - 8 - 13 - 4 - 6))  # "P"
     assert space.contains(QPoint(middle, annotations.height() // 3))
+
+
+def test_the_status_bar_never_describes_an_earlier_state(gestures: Gestures) -> None:
+    main, label = gestures.views.main_view, gestures.panel.layers.find_layer("label")
+    point = gestures.locate(main, (0, 8, 8))
+    gestures.send(main, QEvent.Type.MouseMove, point, Qt.MouseButton.NoButton)
+    z = gestures.voxel[0]
+    gestures.session.fill_background(z, 0)
+    gestures.qtbot.wait(100)
+    assert "background" in gestures.viewer.status
+    label.undo()
+    gestures.qtbot.wait(100)
+    assert "not annotated" in gestures.viewer.status
+    gestures.panel.layers.go_to_slice(z + 1, 0)
+    gestures.qtbot.wait(100)
+    assert f"slice {z + 2} " in gestures.viewer.status
+    gestures.views.gestures.leave(main)  # the mouse is elsewhere
+    gestures.panel.layers.go_to_slice(z, 0)
+    gestures.qtbot.wait(100)
+    assert gestures.viewer.status == ""
