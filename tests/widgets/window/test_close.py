@@ -153,7 +153,7 @@ def test_a_dead_engine_process_leaves_a_usable_window(
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
     assert any(level == "error" and "terminated" in text for level, text in said), said
     assert "Traceback" not in str(said)
-    qtbot.waitUntil(lambda: not panel.task_runner._bars, timeout=20_000)
+    qtbot.waitUntil(lambda: not panel.task_runner.bars.shown, timeout=20_000)
     assert panel.train.start_button.isEnabled()
     assert not panel.train.stop_button.isEnabled()
     session.start_training(make_config("supervised", **TINY))
