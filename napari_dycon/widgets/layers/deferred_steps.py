@@ -25,6 +25,12 @@ class DeferredSteps(QObject):
         self._steps = deque(steps)
         self._timer.start()
 
+    def add(self, steps: Sequence[Callable[[], object]]) -> None:
+        """Run these steps after the pending ones; a pending one of them is moved to the end."""
+        self._steps = deque(step for step in self._steps if step not in steps)
+        self._steps.extend(steps)
+        self._timer.start()
+
     def skip(self, step: Callable[[], object]) -> None:
         """Drop a step if it is still pending."""
         if step in self._steps:
