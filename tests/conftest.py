@@ -39,15 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stop)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay in one process, where they share what is expensive to make.
+    """Files that take long come first: none should be left at the end of a parallel run.
 
-    Files with windows come first: they take longest, and none should be left at the end.
+    These are files with windows, then files with a long training.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("gui") is None)
+    paths = {
+        mark: {item.path for item in items if item.get_closest_marker(mark)}
+        for mark in ("gui", "slow")
+    }
+    items.sort(key=lambda item: (item.path not in paths["gui"], item.path not in paths["slow"]))
 
 
 @pytest.fixture(autouse=True)
