@@ -45,7 +45,7 @@ from napari_dycon.project.store import Project
 CPU = torch.device("cpu")
 GB = 2**30
 LARGE: dict[str, Any] = TINY | {
-    "batch.patch_size": [48, 48, 48], "batch.labeled_size": 2, "batch.unlabeled_size": 2
+    "batch.patch_size": [40, 40, 40], "batch.labeled_size": 2, "batch.unlabeled_size": 2
 }  # fmt: skip
 
 
@@ -216,7 +216,7 @@ class Card:
 
 @pytest.fixture
 def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
-    made = Card(40 * 48 * 48)
+    made = Card(36 * 40 * 40)
     monkeypatch.setattr(
         Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step)
     )
@@ -232,12 +232,12 @@ def test_a_too_large_run_continues_with_a_smaller_plan(
     (reported,) = [e.message for e in events if e.event == "warning"]
     assert reported == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
-        "features are recomputed, which takes a quarter longer and patches are 40×40×44 "
+        "features are recomputed, which takes a quarter longer and patches are 32×36×36 "
         "voxels now; training continues."
     )
     run = project.runs.get()
     kept = TrainConfig.from_dict(run.read_config())
-    assert MemoryPlan.from_config(kept) == MemoryPlan((40, 40, 44), 2, True)
+    assert MemoryPlan.from_config(kept) == MemoryPlan((32, 36, 36), 2, True)
     assert load_model(run.weights_path).config == kept
     assert simulated_gpu.refused == 3
     # The file of settings may be older than the last checkpoint, which knows better.
@@ -256,7 +256,7 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(
     def limited(events: Any) -> Any:
         for event in events:
             if event.event == "step" and event.step == 2:
-                simulated_gpu.voxels = 40 * 48 * 48  # another program takes the rest
+                simulated_gpu.voxels = 36 * 40 * 40  # another program takes the rest
             yield event
 
     results = []
@@ -274,7 +274,7 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(
         run = project.runs.list()[-1]
         if interrupt:
             state = read_training_progress(run.state_folder / "state.safetensors")
-            assert MemoryPlan.from_json(state.memory) == MemoryPlan((40, 40, 44), 2, True)
+            assert MemoryPlan.from_json(state.memory) == MemoryPlan((32, 36, 36), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
         assert simulated_gpu.refused == 3
         results.append(load_file(run.weights_path))

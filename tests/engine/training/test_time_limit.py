@@ -129,7 +129,7 @@ def test_a_time_limit_that_is_too_short_for_anything_ends_the_run(project: Proje
 def test_previews_can_be_disabled(project: Project, enabled: bool) -> None:
     config = make_config(
         "supervised",
-        **(TINY | {"steps": 300, "preview": enabled, "intervals.preview_s": 0.1}),
+        **(TINY | {"steps": 40, "preview": enabled, "intervals.preview_s": 0.0}),
     )
     run = project.runs.create("supervised", config.to_dict())
     run.write_control(preview="scan-4")
@@ -139,9 +139,9 @@ def test_previews_can_be_disabled(project: Project, enabled: bool) -> None:
 
 def test_validation_during_a_run_can_be_disabled(project: Project) -> None:
     project.set_split("scan-2", "validation")
-    changes = {"steps": 100, "validation": False, "intervals.validation_s": 0.0}
+    changes = {"steps": 30, "validation": False, "intervals.validation_s": 0.0}
     events = list(train(project, make_config("supervised", **(TINY | changes))))
-    assert [event.step for event in events if event.event == "validation"] == [100]
+    assert [event.step for event in events if event.event == "validation"] == [30]
 
 
 def test_previews_and_validation_do_not_change_the_weights(project: Project) -> None:
@@ -149,7 +149,7 @@ def test_previews_and_validation_do_not_change_the_weights(project: Project) -> 
     weights = []
     for enabled in (True, False):
         changes: dict[str, Any] = {
-            "steps": 60, "preview": enabled, "validation": enabled,
+            "steps": 20, "preview": enabled, "validation": enabled,
             "intervals.preview_s": 0.0, "intervals.validation_s": 0.0,
         }  # fmt: skip
         config = make_config("dycon", **(TINY | changes))
