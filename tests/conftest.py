@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.box_scans import make_scans
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.cli import app
@@ -83,16 +83,7 @@ def write_nifti() -> Callable[..., Path]:
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
     """Folder with images/ (6 noisy scans with a bright box) and labels/ (of the first 3)."""
-    for number in range(6):
-        rng = np.random.default_rng(number)
-        label = np.zeros((20, 22, 18), np.uint8)
-        corner = rng.integers(3, 8, 3)
-        label[tuple(slice(c, c + 8) for c in corner)] = 1
-        image = (label * 80 + rng.normal(100, 10, label.shape)).astype(np.int16)
-        save_nifti(tmp_path / "scans" / "images" / f"scan-{number}.nii.gz", image)
-        if number < 3:
-            save_nifti(tmp_path / "scans" / "labels" / f"scan-{number}.nii.gz", label)
-    return tmp_path / "scans"
+    return make_scans(tmp_path / "scans")
 
 
 @pytest.fixture
