@@ -26,9 +26,8 @@ class DeferredSteps(QObject):
         self._timer.start()
 
     def add(self, steps: Sequence[Callable[[], object]]) -> None:
-        """Run these steps after the pending ones; a pending one of them is moved to the end."""
-        self._steps = deque(step for step in self._steps if step not in steps)
-        self._steps.extend(steps)
+        """Run those of these steps that are not pending after those that are."""
+        self._steps.extend([step for step in steps if step not in self._steps])
         self._timer.start()
 
     def skip(self, step: Callable[[], object]) -> None:
