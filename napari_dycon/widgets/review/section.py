@@ -136,9 +136,14 @@ class ReviewSection(QWidget):
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
         no_view = "" if case else "select a case in the list first"
-        no_prediction = (
-            "" if case and case.prediction is not None else "this case has no prediction"
-        )
+        no_prediction = ""
+        if case is None or case.prediction is None:
+            is_pending = case is not None and case.is_prediction_pending
+            no_prediction = (
+                "the prediction is still being read"
+                if is_pending
+                else "this case has no prediction"
+            )
         set_enabled(self.next_case_button, "" if project else "open a project first")
         for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
@@ -159,6 +164,8 @@ class ReviewSection(QWidget):
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
             return "No case selected."
+        if case.is_prediction_pending:
+            return f"Reading the prediction of {case.display_name}…"
         if case.prediction is None:
             return f"{case.display_name} has no prediction yet."
         if case.is_preliminary:
