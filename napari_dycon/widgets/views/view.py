@@ -242,7 +242,7 @@ class View(QObject):
         region, axis = self.region, self.plane.value
         if region is None:
             return None
-        if not region[axis].start <= to_voxel(case, self._position)[axis] < region[axis].stop:
+        if not region[axis].start <= to_voxel(case, self.position)[axis] < region[axis].stop:
             return None
         first, last = (
             self.geometry.to_pixel(*corner)
