@@ -57,7 +57,7 @@ class DyconPanel(QWidget):
         self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.is_window_visible)
         self.data = DataSection(self.session)
         self.annotate = AnnotateSection(self.session, self.layers)
-        self.train = TrainSection(self.session)
+        self.train = TrainSection(self.session, self.task_runner.activities)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
         self.canvas_area = CanvasArea(
