@@ -18,6 +18,7 @@ from napari_dycon.application.activities import Activities
 from napari_dycon.application.training.status import RunStatus, describe_dice
 from napari_dycon.core.durations import format_duration
 from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.wording import METHOD_NAMES
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.presets import describe_preset, list_presets
 from napari_dycon.project.runs.events import (
@@ -45,10 +46,8 @@ from napari_dycon.widgets.window.labels import ReservedLabel
 from napari_dycon.widgets.window.preferences import get_preferences
 
 METHOD_TEXTS = {
+    **{method: f"{name[0].upper()}{name[1:]}" for method, name in METHOD_NAMES.items()},
     "dycon": "DyCON (semi-supervised)",
-    "secl-region": "SECL by region",
-    "secl-anatomical": "SECL by anatomy",
-    "mean-teacher": "Mean teacher",
     "supervised": "Supervised only",
 }
 STATUS_LINES, DEVICE_LINES = 2, 2  # reserved
