@@ -34,6 +34,7 @@ from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
 from napari_dycon.widgets.window.message_bar import MessageBar
+from napari_dycon.widgets.window.preferences import PreferenceFollower
 from napari_dycon.widgets.window.progress_row import ProgressRow
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
@@ -114,6 +115,14 @@ class DyconPanel(QWidget):
         self._keys = KeyDispatcher(
             make_actions(self.session, self.shortcuts), lambda: views.active_view.canvas, self
         )
+        self._preferences = PreferenceFollower(
+            {
+                "annotate.brush_mm": self.annotate.brush.diameter.setValue,
+                "review.show_above": self.review.overlay_controls.threshold.setValue,
+                "train.minutes": self.train.set_minutes,
+                "views.side_views": views.show_side_views,
+            }
+        )
         self.viewer.events.theme.connect(self._apply_theme)
         self._apply_theme()
         self.destroyed.connect(self.task_runner.close)
@@ -173,6 +182,7 @@ class DyconPanel(QWidget):
         except DyconError:  # already reported
             with contextlib.suppress(DyconError):  # everything else must still be released
                 self.session.save_recovery_copy()
+        self._preferences.close()
         self.strip.disconnect_events()
         self.annotate.tools.roi_controls.disconnect_events()
         self.canvas_area.close()

@@ -169,6 +169,11 @@ class TrainSection(QWidget):
             preview=self.preview_checkbox.isChecked(),
         )
 
+    def set_minutes(self, minutes: int) -> None:
+        """Set the time of the next round; while one runs, its own time stays."""
+        if self.session.status.phase == "idle":
+            self.minutes.setValue(minutes)
+
     def start(self) -> None:
         """Start a run with the settings of the panel."""
         self.curves.clear()
