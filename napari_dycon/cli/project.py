@@ -132,5 +132,5 @@ def cases(
         from napari_dycon.application.cases.split_choice import change_splits
 
         for note in change_splits(opened, splits):
-            print_status(note)
+            print_status(note.text)
     show_cases(opened, as_json)

@@ -65,7 +65,7 @@ def test_names_chosen_in_the_window_are_listed(run: Run, project: Project) -> No
 def test_a_change_is_explained_beside_the_table(run: Run, project: Project) -> None:
     first = project.cases[0].id
     _, out, err = run("cases", project.path, "--validation", first, "--json")
-    assert f"{first}: used for validation only." in err
+    assert f"{first}: validation only." in err
     json.loads(out)
     _, _, err = run("cases", project.path)
-    assert "used for" not in err
+    assert "validation" not in err

@@ -60,7 +60,7 @@ class CaseMenu(QMenu):
         project = self.session.require_project()
         split: Split = "validation" if self.case.split == "train" else "train"
         for note in change_splits(project, {self.case.id: split}):
-            self.session.message.emit("info", note)
+            self.session.message.emit(note.level, note.text)
         self.session.cases_changed.emit()
 
     def _rename(self) -> None:

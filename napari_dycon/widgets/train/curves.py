@@ -20,8 +20,8 @@ CURVES = (
     ("loss", "#e69f00", "Training loss by step (lower is better)", None),
 )
 NO_VALIDATION_TEXT = (
-    "No validation Dice: it needs a labeled case that is not trained on. Right-click a labeled "
-    "case in the list and choose Use for validation only."
+    "No validation Dice: right-click a labeled case in the list and choose Use for validation "
+    "only. It is then not trained on."
 )
 NEXT_TRAINING_TEXT = "No validation Dice yet: the next training measures it."
 
@@ -40,6 +40,9 @@ class LearningCurves(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
+        self.dice_note = make_plain_label()  # instead of an empty chart
+        self.dice_note.hide()
+        layout.addWidget(self.dice_note)
         for name, color, title, y_max in CURVES:
             plot = StaticPlot(y_max)
             pen = pg.mkPen(color, width=2)
@@ -53,9 +56,6 @@ class LearningCurves(QWidget):
             self.titles.append(label)
             layout.addWidget(label)
             layout.addWidget(plot)
-        self.dice_note = make_plain_label()
-        self.dice_note.hide()
-        layout.addWidget(self.dice_note)
         self.clear()
 
     def clear(self) -> None:

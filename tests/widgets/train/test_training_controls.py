@@ -109,4 +109,4 @@ def test_the_menu_says_what_a_change_means(opened: Any) -> None:
     assert opened.session.project.get_case("scan-1").split == "validation"
     (message,) = messages
     assert message[0] == "info"
-    assert message[1].startswith("scan-1: used for validation only.")
+    assert message[1].startswith("scan-1: validation only.")
