@@ -81,7 +81,7 @@ def test_the_page_tells_the_threshold_of_each_case(project: Project, tmp_path: P
     write_predictions(project, ["scan-0"])  # an uncertainty of 0.25 everywhere
     page = read_page(write_report(project, tmp_path / "out"))
     assert "colored above 0.30" in page.text
-    assert "uncertainty above the threshold of each case" in page.text
+    assert "which is 0.30 or higher, so that at most 10% of a scan are colored" in page.text
 
 
 def test_numbers_have_two_decimals(project: Project, tmp_path: Path) -> None:

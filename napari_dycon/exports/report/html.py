@@ -16,7 +16,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 
 from napari_dycon import __version__
-from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
+from napari_dycon.core.colormaps import (
+    DEFAULT_THRESHOLD,
+    MAX_TINTED_FRACTION,
+    UNCERTAINTY_COLORMAP,
+)
 from napari_dycon.core.volumes import format_ml
 from napari_dycon.core.wording import METHOD_NAMES, format_count
 from napari_dycon.errors import ProjectError
@@ -78,6 +82,8 @@ def render_page(
         metric_titles=METRIC_TITLES,
         format_ml=format_ml,
         extent_labels=EXTENT_LABELS,
+        default_threshold=DEFAULT_THRESHOLD,
+        max_tinted_fraction=MAX_TINTED_FRACTION,
         uncertainty_gradient=_make_uncertainty_gradient(),
         has_partial_labels=any(stats.extent == "partial" for stats in statistics),
         has_scores=any(stats.scores is not None for stats in statistics),
