@@ -208,7 +208,9 @@ def _predict_template(
     """Predict class indices (D, H, W) of a prepared scan with networks and atlases."""
     shape = image.shape[1:]
     with measure_work(progress, "atlases", count_atlases(model)):
-        atlas_probabilities = predict_with_atlases(model, image, shape, device)
+        atlas_probabilities = predict_with_atlases(
+            model, image, shape, device, on_fraction=progress.report_fraction
+        )
     if atlas_probabilities is None:
         return None
     members = predict_members(
