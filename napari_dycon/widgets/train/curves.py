@@ -23,6 +23,10 @@ NO_VALIDATION_TEXT = (
     "No validation Dice: right-click a labeled case in the list and choose Use for validation "
     "only. It is then not trained on."
 )
+DICE_TIP = (
+    "Dice of the networks alone. Complete predictions may also use aligned labeled scans, so that "
+    "their Dice in the list of cases differs"
+)
 NEXT_TRAINING_TEXT = "No validation Dice yet: the next training measures it."
 
 
@@ -56,6 +60,9 @@ class LearningCurves(QWidget):
             self.titles.append(label)
             layout.addWidget(label)
             layout.addWidget(plot)
+            if name == "dice":
+                for widget in (label, plot):
+                    widget.setToolTip(DICE_TIP)
         self.clear()
 
     def clear(self) -> None:
