@@ -24,10 +24,12 @@ demo: $(VENV)/.installed system
 	test ! -e $(DEMO_OUT)/.napari-dycon-demo || rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
 	$(XVFB) $(BIN)/napari-dycon demo --out $(DEMO_OUT) $(if $(DISPLAY),,--screenshot)
 
-# Several processes side by side. Threads of torch that spin while they wait take the time of others:
-# a third of it is enough without.
+# Several processes side by side, with one thread of torch each: more threads than cores only wait
+# for each other. Tests of a file stay in one process, where they share what is expensive to make;
+# files keep the order that tests/conftest.py gives them.
 test: $(VENV)/.installed-dev system lint
-	OMP_WAIT_POLICY=PASSIVE $(XVFB) $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(XVFB) $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 \
+		--dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -32,6 +32,11 @@ def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.0005)
 
 
+def is_idle(panel: Any) -> bool:
+    """Return whether no background task is running."""
+    return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
+
+
 class LatencyMonitor:
     """Gaps between the ticks of a timer in the event loop of the window."""
 

@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _event_loop_latency import LatencyMonitor, settle, summarize_gaps, wait
+from _event_loop_latency import LatencyMonitor, is_idle, settle, summarize_gaps, wait
 from qtpy.QtWidgets import QApplication
+from window_interactions import measure_interactions
 from window_projects import make_many, make_typical
 
 from napari_dycon.engine.config import make_config
@@ -41,7 +42,6 @@ from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
-from napari_dycon.widgets.layers.label_layer import CaseLabels
 
 VERSIONS = ("napari-dycon", "napari", "PyQt5", "numpy", "torch", "vispy")
 TINY: dict[str, Any] = {
@@ -162,11 +162,6 @@ def measure_many(panel: Any, path: Path) -> Values:
     return found
 
 
-def is_idle(panel: Any) -> bool:
-    """Return whether no background task is running."""
-    return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
-
-
 # ---- Showing a case ----------------------------------------------------------------------------
 
 
@@ -219,6 +214,7 @@ def _measure_showing_case(
     panel.viewer.window._qt_viewer.canvas.native.repaint()  # draw now
     drawn = ms_since(start)
     processor = round(1000 * (time.process_time() - worked), 1)
+    wait(lambda: not session.case.is_prediction_pending)
     wait(lambda: not panel.layers._deferred_steps._steps)
     complete = ms_since(start)
     return drawn, processor, complete, monitor.longest_ms()
@@ -230,133 +226,6 @@ def open_typical(panel: Any, path: Path) -> None:
     session.open_project(path)
     wait(lambda: session.project is not None and session.project.path == path)
     wait(lambda: is_idle(panel))
-
-
-# ---- Every tool --------------------------------------------------------------------------------
-
-
-def measure_interactions(panel: Any, repeats: int, kind: str) -> list[Values]:
-    """Measure the longest gap of the event loop during an interaction and its effects."""
-    session, layers, monitor = panel.session, panel.layers, LatencyMonitor()
-    first, second = f"{kind}-0", f"{kind}-1"
-    session.show_case(first)
-    wait(lambda: session.case is not None and session.case.id == first)
-    wait(lambda: panel.strip.profile is not None)
-    settle(2.0)
-
-    def paint() -> None:
-        label = layers.find_layer("label")
-        z, y, x = (n // 2 for n in session.require_case().label.shape)
-        with label.block_history():
-            for shift in range(0, 40, 2):
-                label.paint((z, y, x + shift), 1)
-                QApplication.processEvents()
-
-    def paint_and_save() -> None:
-        paint()
-        session.save_label()
-
-    def undo() -> None:
-        layers.find_layer("label").undo()
-
-    def wait_for_proposal() -> None:
-        session.annotation.grow()
-        wait(lambda: session.annotation.has_proposal)
-
-    def show_other_case() -> None:
-        session.show_case(second if session.require_case().id == first else first)
-
-    def do_nothing() -> None:
-        pass
-
-    views = panel.canvas_area.views
-
-    def paint_in_side_view() -> None:
-        label = next(
-            layer for layer in views.views[1].model.layers if isinstance(layer, CaseLabels)
-        )
-        z, y, x = (n // 2 for n in session.require_case().label.shape)
-        with label.block_history():
-            for shift in range(0, 40, 2):
-                label.paint((z, y, x + shift), 1)
-                QApplication.processEvents()
-
-    def move_crosshair() -> None:
-        number = next(index)
-        spacing = session.require_case().image.spacing_mm
-        views.gestures.move_to(tuple((30 + number % 20) * value for value in spacing))
-
-    def drag_window() -> None:
-        views.gestures.start_window_drag()
-        for step in range(10):
-            views.gestures.drag_window(0.01 * step, 0.01 * step)
-            QApplication.processEvents()
-
-    index = iter(range(10_000))
-    drawing, review = session.annotation, panel.review
-    # Name, preparation, measured interaction, cleanup.
-    steps: list[tuple[str, Callable[[], Any], Callable[[], Any], Callable[[], Any]]] = [
-        ("idle", do_nothing, do_nothing, do_nothing),
-        (
-            "scroll by a slice",
-            do_nothing,
-            lambda: layers.go_to_slice(30 + next(index) % 20, 0),
-            do_nothing,
-        ),
-        ("move the crosshair in all views", do_nothing, move_crosshair, do_nothing),
-        ("drag window and level", do_nothing, drag_window, do_nothing),
-        ("stroke of 20 positions", do_nothing, paint, undo),
-        ("stroke in a side view", do_nothing, paint_in_side_view, undo),
-        ("save the label", do_nothing, paint_and_save, undo),
-        ("interpolate slices", do_nothing, lambda: drawing.fill_between([1], 0), undo),
-        (
-            "interpolate slices, following edges",
-            do_nothing,
-            lambda: drawing.fill_between([1], 0, refine_to_edges=True),
-            undo,
-        ),
-        (
-            "grow from scribbles, to the proposal",
-            do_nothing,
-            drawing.grow,
-            drawing.discard_proposal,
-        ),
-        ("accept the proposal", wait_for_proposal, drawing.accept_proposal, undo),
-        ("smooth", do_nothing, lambda: drawing.smooth(1, 1.0), undo),
-        ("keep the largest component", do_nothing, lambda: drawing.keep_largest_component(1), undo),
-        ("next uncertain region", do_nothing, review.next_uncertain_region, do_nothing),
-        ("accept a slice", do_nothing, review.accept_slice, undo),
-        ("accept the whole prediction", do_nothing, session.accept_prediction, undo),
-        (
-            "show the difference",
-            do_nothing,
-            lambda: review.toggles["difference"].toggle(),
-            do_nothing,
-        ),
-        (
-            "threshold of the uncertainty overlay",
-            do_nothing,
-            lambda: layers.overlays.set_threshold(0.5),
-            do_nothing,
-        ),
-        ("show another case", do_nothing, show_other_case, do_nothing),
-    ]
-    found = []
-    for name, prepare, interact, clean_up in steps:
-        gaps = []
-        for _ in range(repeats):
-            prepare()
-            settle(0.3)
-            monitor.reset()
-            interact()
-            wait(lambda: is_idle(panel))
-            settle(0.3)
-            gaps.append(monitor.longest_ms())
-            clean_up()
-            wait(lambda: is_idle(panel))
-        row = {"interaction": name, "median_ms": round(float(np.median(gaps)), 1)}
-        found.append(row | {"worst_ms": round(max(gaps), 1)})
-    return found
 
 
 # ---- While the engine runs ---------------------------------------------------------------------

@@ -275,6 +275,9 @@ def document_training_time_results() -> str:
     return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
 
 
+FIGURES = ("median_ms", "worst_ms")  # of an interaction
+
+
 def document_window_results() -> str:
     """Return how long the window is blocked by common actions."""
     result = json.loads((RESULTS / "window.json").read_text(encoding="utf-8"))
@@ -284,8 +287,24 @@ def document_window_results() -> str:
         for key, value in figures
         if not isinstance(value, list)
     ]
-    origin = _describe_origin({**result, **result.get("machine", {}), "machine": result["machine"]})
-    return f"Project of 2,000 cases. {origin}\n\n{make_table(['measure', 'value'], rows)}"
+    parts = [
+        _describe_origin({**result, **result.get("machine", {}), "machine": result["machine"]}),
+        "Longest blocking of the event loop by an interaction, with three views:",
+        make_table(
+            ["interaction", "left atrium, ms (median)", "worst", "512 x 512 x 300", "worst"],
+            [
+                [row["interaction"], *(_format_figure(r[k]) for r in (row, large) for k in FIGURES)]
+                for row, large in zip(
+                    result["interactions_atrium"], result["interactions_large"], strict=True
+                )
+            ],
+        ),
+        "From the click on a case until its scan, and until all layers are shown:",
+        _table_of_rows({"rows": result["show_case"]}),
+        "A project of 2,000 cases:",
+        make_table(["measure", "value"], rows),
+    ]
+    return "\n\n".join(parts)
 
 
 def _describe_origin(result: dict[str, Any]) -> str:

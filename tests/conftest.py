@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers.box_scans import make_scans
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.cli import app
@@ -39,15 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(stop)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay in one process, where they share what is expensive to make.
+    """Files that take long come first: none should be left at the end of a parallel run.
 
-    Files with windows come first: they take longest, and none should be left at the end.
+    These are files with windows, then files with a long training.
     """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("gui") is None)
+    paths = {
+        mark: {item.path for item in items if item.get_closest_marker(mark)}
+        for mark in ("gui", "slow")
+    }
+    items.sort(key=lambda item: (item.path not in paths["gui"], item.path not in paths["slow"]))
 
 
 @pytest.fixture(autouse=True)
@@ -82,16 +83,7 @@ def write_nifti() -> Callable[..., Path]:
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
     """Folder with images/ (6 noisy scans with a bright box) and labels/ (of the first 3)."""
-    for number in range(6):
-        rng = np.random.default_rng(number)
-        label = np.zeros((20, 22, 18), np.uint8)
-        corner = rng.integers(3, 8, 3)
-        label[tuple(slice(c, c + 8) for c in corner)] = 1
-        image = (label * 80 + rng.normal(100, 10, label.shape)).astype(np.int16)
-        save_nifti(tmp_path / "scans" / "images" / f"scan-{number}.nii.gz", image)
-        if number < 3:
-            save_nifti(tmp_path / "scans" / "labels" / f"scan-{number}.nii.gz", label)
-    return tmp_path / "scans"
+    return make_scans(tmp_path / "scans")
 
 
 @pytest.fixture

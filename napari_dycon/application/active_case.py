@@ -43,6 +43,7 @@ class ActiveCase:
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
     is_preliminary: bool = False
     name: str = ""  # that the user chose instead of the id
+    is_prediction_pending: bool = False  # it is still being read
 
     @property
     def display_name(self) -> str:
@@ -53,6 +54,14 @@ class ActiveCase:
         """Return one channel of the scan, ``(D, H, W)``."""
         array: Array = self.image.array
         return array if array.ndim == 3 else np.asarray(array[index])
+
+    def take_prediction(self, other: ActiveCase) -> None:
+        """Take the prediction, with everything that belongs to it, of the same case."""
+        self.run, self.is_preliminary = other.run, other.is_preliminary
+        self.prediction = other.prediction
+        self.uncertainty, self.disagreement = other.uncertainty, other.disagreement
+        self.hotspots, self.display_thresholds = other.hotspots, other.display_thresholds
+        self.is_prediction_pending = False
 
     @property
     def is_ct(self) -> bool:

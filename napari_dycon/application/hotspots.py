@@ -15,9 +15,9 @@ partly chance then, and a hotspot needs half of the uncertainty of the first one
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ MAX_SEARCHED_FRACTION = 0.02  # of the voxels of a scan
 Map = npt.NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Hotspot:
     """A ball of high uncertainty.
 
@@ -80,10 +80,42 @@ def find_hotspots(
         threshold = max(0.5 * highest, searched, MIN_THRESHOLD)
     is_uncertain_everywhere = median >= MIN_THRESHOLD
     min_fraction = MIN_REGION_FRACTION if is_uncertain_everywhere else MIN_MASS_FRACTION
-    remaining = np.where(uncertainty >= threshold, uncertainty, 0.0).astype(np.float32)
-    if not remaining.any():
+    is_notable = uncertainty >= threshold
+    box = _find_searched_box(is_notable, spacing)
+    if box is None:
         return []
-    notable = remaining.copy()
+    notable = np.where(is_notable[box], uncertainty[box], 0.0).astype(np.float32)
+    hotspots = _find_balls(notable, spacing, min_fraction, max_count)
+    origin = tuple(extent.start for extent in box)
+    moved = [
+        dataclasses.replace(
+            spot, center=tuple(c + o for c, o in zip(spot.center, origin, strict=True))
+        )
+        for spot in hotspots
+    ]
+    return sorted(moved, key=lambda spot: -spot.mass)
+
+
+def _find_searched_box(is_notable: Mask, spacing: Sequence[float]) -> Box | None:
+    """Return a box around all balls with notable voxels; it begins with a cell of the grid."""
+    margin = [
+        math.ceil(RADIUS_MM / s) + n
+        for s, n in zip(spacing, _find_cell_shape(spacing), strict=True)
+    ]
+    box = bounding_box(is_notable, margin)
+    if box is None:
+        return None
+    return tuple(
+        slice(extent.start // n * n, extent.stop)
+        for extent, n in zip(box, _find_cell_shape(spacing), strict=True)
+    )
+
+
+def _find_balls(
+    notable: Map, spacing: Sequence[float], min_fraction: float, max_count: int
+) -> list[Hotspot]:
+    """Find the balls with the largest sums of a map, as described at the top of this file."""
+    remaining = notable.copy()
     grid = _MassGrid(remaining, spacing)
     hotspots: list[Hotspot] = []
     first_mass = 0.0
@@ -108,7 +140,7 @@ def find_hotspots(
             hotspots.append(Hotspot((d, h, w), mass, voxels))
         remaining[box][in_ball] = 0.0
         grid.update(remaining, box)
-    return sorted(hotspots, key=lambda spot: -spot.mass)
+    return hotspots
 
 
 def _smooth_box(values: Map, box: Box) -> Map:
@@ -125,13 +157,18 @@ def _smooth_box(values: Map, box: Box) -> Map:
     return smooth
 
 
+def _find_cell_shape(spacing: Sequence[float]) -> list[int]:
+    """Return the size of a cell of the search grid, in voxels."""
+    return [max(round(RADIUS_MM / CELLS_PER_RADIUS / s), 1) for s in spacing]
+
+
 class _MassGrid:
     """Coarse sums of a map, and the sum in a ball around each cell."""
 
     def __init__(self, values: Map, spacing: Sequence[float]) -> None:
         self.spacing = spacing
         self.shape = values.shape
-        self.cell_shape = [max(round(RADIUS_MM / CELLS_PER_RADIUS / s), 1) for s in spacing]
+        self.cell_shape = _find_cell_shape(spacing)
         cell_mm = [s * f for s, f in zip(spacing, self.cell_shape, strict=True)]
         self.radius_cells = [math.ceil(RADIUS_MM / c) for c in cell_mm]
         axes = np.ogrid[tuple(slice(-r, r + 1) for r in self.radius_cells)]
@@ -180,8 +217,13 @@ class _MassGrid:
     def _sum_cells(self, values: Map) -> npt.NDArray[np.float32]:
         sums = values
         for axis, f in enumerate(self.cell_shape):
-            sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], f), axis=axis)
-        return np.asarray(sums, dtype=np.float32)
+            planes = np.moveaxis(sums, axis, 0)
+            cells = planes[::f].copy()
+            for offset in range(1, f):  # several times as fast as np.add.reduceat
+                part = planes[offset::f]
+                cells[: len(part)] += part
+            sums = np.moveaxis(cells, 0, axis)
+        return np.ascontiguousarray(sums, dtype=np.float32)
 
 
 def _sum_in_balls(cells: Map, ball: Map) -> npt.NDArray[np.float32]:

@@ -50,7 +50,8 @@ class Review:
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
-        state.case_shown.connect(self._on_case_changed)
+        state.case_shown.connect(self._on_prediction_changed)
+        state.prediction_changed.connect(self._on_prediction_changed)
         state.edit_undone.connect(self._on_edit_undone)
 
     @property
@@ -71,14 +72,7 @@ class Review:
 
         def on_done(updated: ActiveCase) -> None:
             if state.case is case:
-                case.run, case.prediction = updated.run, updated.prediction
-                case.is_preliminary = updated.is_preliminary
-                case.uncertainty, case.disagreement = updated.uncertainty, updated.disagreement
-                case.hotspots, case.display_thresholds = (
-                    updated.hotspots,
-                    updated.display_thresholds,
-                )
-                self._hotspot_index = -1
+                case.take_prediction(updated)
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
 
@@ -151,7 +145,7 @@ class Review:
     def _get_visited(self, case: ActiveCase) -> set[tuple[int, int, int]]:
         return self._visited.setdefault((case.id, case.run), set())
 
-    def _on_case_changed(self, _: object) -> None:
+    def _on_prediction_changed(self, _: object) -> None:
         self._hotspot_index = -1
 
     # ---- Accepting ---------------------------------------------------------------------------

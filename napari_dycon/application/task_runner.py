@@ -46,7 +46,7 @@ class TaskRunner(Protocol):
         on_cancel: Callable[[], None] | None = None,
         drop_result: bool = False,
     ) -> None:
-        """Run a task like ``submit``, and show its progress.
+        """Run a task like ``submit``, and show its progress unless it ends at once.
 
         Parameters
         ----------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -134,21 +133,17 @@ def test_scans_are_never_replaced(project: Project) -> None:
 
 
 def test_every_format_is_exported_by_the_command_and_the_session(
-    project: Project, tmp_path: Path
+    project: Project, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     for name in FORMATS:
         out = tmp_path / name
-        done = subprocess.run(
-            [sys.executable, "-m", "napari_dycon", "export", str(project.path), "--format", name,
-             "--out", str(out), "--json"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        code, output, error = run("export", project.path, "--format", name, "--out", out, "--json")
         if name in ("dicom-seg", "monai-bundle"):  # no series, no weights
-            assert done.returncode == 2
-            assert len(done.stderr.strip().splitlines()) == 1
+            assert code == 2
+            assert len(error.strip().splitlines()) == 1
         else:
-            assert done.returncode == 0, done.stderr
-            assert all(Path(path).exists() for path in json.loads(done.stdout)["written"])
+            assert code == 0, error
+            assert all(Path(path).exists() for path in json.loads(output)["written"])
     session = Session()
     session.open_project(project.path)
     messages: list[str] = []

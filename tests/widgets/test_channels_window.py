@@ -255,13 +255,15 @@ def test_one_export_at_a_time_with_progress(
     said: list[tuple[str, str]] = []
     session.message.connect(lambda *message: said.append(message))
     session.export("nifti", tmp_path / "out")
-    qtbot.waitUntil(lambda: [bar.n for bar in panel.task_runner._bars] == [250], timeout=20_000)
-    assert [bar.desc for bar in panel.task_runner._bars] == ["Exporting: zoe: "]
+    qtbot.waitUntil(
+        lambda: [bar.n for bar in panel.task_runner.bars.shown] == [250], timeout=20_000
+    )
+    assert [bar.desc for bar in panel.task_runner.bars.shown] == ["Exporting: zoe: "]
     panel.data.export_button.click()  # no dialog that is filled in for nothing
     assert said[-1] == ("error", "An export is already running. Wait until it has finished.")
     go_on.set()
     qtbot.waitUntil(lambda: said[-1][1].startswith("Exported zoe.nii.gz"), timeout=20_000)
-    assert not panel.task_runner._bars
+    assert not panel.task_runner.bars.shown
     go_on.clear()
     monkeypatch.undo()
     session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start

@@ -9,7 +9,7 @@ from napari_dycon.project.runs.events import (
     PredictingEvent,
     PredictionProgressEvent,
 )
-from napari_dycon.widgets.window.task_runner import PROGRESS_STEPS, update_progress
+from napari_dycon.widgets.window.activity_display import PROGRESS_STEPS, update_progress
 
 
 class Bar:

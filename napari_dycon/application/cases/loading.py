@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy as np
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
-from napari_dycon.application.labels.autosave_state import AutosaveState
+from napari_dycon.application.labels.autosave_state import LabelVersion
 from napari_dycon.core.colormaps import find_tint_threshold
-from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.engine.inference.map_artifacts import (
     clean_map,
     find_content_box,
@@ -25,16 +26,27 @@ from napari_dycon.project.store import Project
 PREDICTION_KINDS: tuple[PredictionKind, ...] = ("mask", "uncertainty", "disagreement")
 
 
+State = tuple[object, ...]  # of the files of a case
+
+
 @dataclass(frozen=True)
 class LoadedCase:
-    """A loaded case and the autosave state of its label."""
+    """A loaded case, and its label as it was read.
+
+    ``state`` is that of all its files before they were read; ``None`` if it is unknown.
+    """
 
     case: ActiveCase
-    autosave: AutosaveState
+    saved_label: LabelArray
+    label_version: LabelVersion | None
+    state: State | None = None
 
 
-def load_case(project: Project, case_id: str) -> LoadedCase:
-    """Read a case with its label (255 where unannotated) and newest prediction."""
+def load_case(project: Project, case_id: str, max_voxels: float = math.inf) -> LoadedCase:
+    """Read a case with its label (255 where unannotated) and newest prediction.
+
+    The prediction of a scan of more than ``max_voxels`` is left out: it is pending.
+    """
     image = project.read_image(case_id)
     label_version = project.labels.version(
         case_id
@@ -48,7 +60,10 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
         case.statistics.append(compute_statistics(channel))
         case.intensity_ranges.append(case.statistics[-1].automatic)
     case.is_head = case.is_ct and is_head_ct(case.get_channel(0), image.spacing_mm)
-    return LoadedCase(load_prediction(project, case), AutosaveState(label.copy(), label_version))
+    case.is_prediction_pending = label.size > max_voxels
+    if not case.is_prediction_pending:
+        load_prediction(project, case)
+    return LoadedCase(case, label.copy(), label_version)
 
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:

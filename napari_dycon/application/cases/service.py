@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.cases.cache import CaseCache
 from napari_dycon.application.cases.loading import LoadedCase
 from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.application.messages import report_notes
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import BusyError, DyconError
+
+MAX_VOXELS_AT_ONCE = 10_000_000  # read in about a second; larger scans are shown before their maps
 
 
 class CaseService:
@@ -38,7 +43,7 @@ class CaseService:
         if self.blocked_reason:
             raise BusyError(f"{self.blocked_reason}. Wait until it has finished.")
         project, cache = self._state.require_project(), self.cache
-        project.get_case(case_id)  # an unknown id is rejected before anything changes
+        title = f"Reading {project.get_case(case_id).display_name}"  # raises for an unknown id
         self._autosaver.flush()
         self._generation += 1
         generation = self._generation
@@ -53,7 +58,12 @@ class CaseService:
             self._state.report_error(error)
             self._state.cases_changed.emit()  # the list selects the active case again
 
-        self._task_runner.submit(lambda: cache.load(project, case_id), on_done, on_error)
+        self._task_runner.submit_with_progress(
+            title,
+            lambda _: cache.load(project, case_id, MAX_VOXELS_AT_ONCE),
+            on_done,
+            on_error,
+        )
 
     def save_label(self) -> None:
         """Save the label of the active case before returning."""
@@ -91,11 +101,35 @@ class CaseService:
         if old is not None and old.id == case.id:  # newer than what was just read
             case.label = old.label
         else:
-            self._autosaver.track(loaded.autosave)
+            self._autosaver.track(AutosaveState(loaded.saved_label, loaded.label_version))
         case.name = self._state.require_project().get_case(case.id).name
         self._state.case = case
         self._state.case_shown.emit(case)
         report_notes(self._state, case.notes)
+        if case.is_prediction_pending:
+            self._load_prediction(loaded)
+
+    def _load_prediction(self, loaded: LoadedCase) -> None:
+        """Read the prediction of a case that is already shown."""
+        project, cache, case = self._state.require_project(), self.cache, loaded.case
+
+        def on_done(complete: ActiveCase) -> None:
+            # A preview that was shown meanwhile is newer.
+            if self._state.case is case and case.is_prediction_pending:
+                case.take_prediction(complete)
+                self._state.prediction_changed.emit(case)
+                report_notes(self._state, complete.notes)
+
+        def on_error(error: Exception) -> None:
+            self._state.report_error(error)
+            on_done(dataclasses.replace(case, notes=[]))  # without a prediction
+
+        self._task_runner.submit_with_progress(
+            f"Reading the prediction of {case.display_name}",
+            lambda _: cache.load_pending_prediction(project, loaded),
+            on_done,
+            on_error,
+        )
 
     def _release(self) -> None:
         self._generation += 1

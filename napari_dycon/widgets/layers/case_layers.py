@@ -49,7 +49,7 @@ class CaseLayers(PaintedLayers):
         self.intensity_window = IntensityWindow(self)
         self._connections = (
             (session.case_shown, self._show_case),
-            (session.prediction_changed, self.overlays.refresh),
+            (session.prediction_changed, self._on_prediction_changed),
             (session.label_edited, self._on_label_edited),
             (session.label_saved, self.overlays.update_difference),
             (session.project_changed, self._on_project_changed),
@@ -170,6 +170,9 @@ class CaseLayers(PaintedLayers):
             ]
         )
         self.placing_case.emit(True)
+
+    def _on_prediction_changed(self, _: object) -> None:
+        self._deferred_steps.add(self.overlays.prediction_steps)
 
     def _center_on_case(self) -> None:
         if (case := self.session.case) is not None:

@@ -25,6 +25,11 @@ class DeferredSteps(QObject):
         self._steps = deque(steps)
         self._timer.start()
 
+    def add(self, steps: Sequence[Callable[[], object]]) -> None:
+        """Run those of these steps that are not pending after those that are."""
+        self._steps.extend([step for step in steps if step not in self._steps])
+        self._timer.start()
+
     def skip(self, step: Callable[[], object]) -> None:
         """Drop a step if it is still pending."""
         if step in self._steps:

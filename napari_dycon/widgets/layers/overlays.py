@@ -25,6 +25,7 @@ from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
 
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
+PREDICTION_ROLES = ("prediction", *MAP_COLORMAPS)
 KEPT_ROLES = ("difference", "proposal")
 CONTOURS = {"prediction": 1, "proposal": 2, "difference": 0}  # in voxels; 0 is filled
 
@@ -37,10 +38,16 @@ class Overlays:
         self._session = layers.session
         self.threshold = float(get_preferences().review.show_above)  # below it maps are clear
         self._opacity_before_hiding: dict[str, float] = {}  # roles, and their opacity before
+        # Show the newest prediction and its maps.
+        self.prediction_steps: tuple[Callable[[], None], ...] = (
+            self._show_prediction,
+            *(partial(self._show_map, role) for role in MAP_COLORMAPS),
+            self.update_difference,
+        )
 
     def hide_until_loaded(self) -> None:
         """Hide overlays of the previous case until the steps of ``build_steps`` have run."""
-        for role in (*MAP_COLORMAPS, "prediction", *KEPT_ROLES):
+        for role in (*PREDICTION_ROLES, *KEPT_ROLES):
             layer = self._layers.find_layer(role)
             if layer is None:
                 self._opacity_before_hiding.pop(role, None)
@@ -52,39 +59,33 @@ class Overlays:
 
     def build_steps(self) -> list[Callable[[], None]]:
         """Return the steps that show the active case, to run one per event-loop iteration."""
-        return [
-            self._clear_kept_layers,
-            self._show_prediction,
-            *(partial(self._show_map, role) for role in MAP_COLORMAPS),
-            self.update_difference,
-        ]
+        return [self._clear_layers, *self.prediction_steps]
 
-    def refresh(self, *_: object) -> None:
-        """Show the newest prediction and its maps."""
-        for role in MAP_COLORMAPS:
-            self._show_map(role)
-        self._show_prediction()
-        self.update_difference()
+    def _clear_layers(self) -> None:
+        """Clear the kept layers and move them to the grid of the active case.
 
-    def _clear_kept_layers(self) -> None:
-        """Clear the kept layers and move them to the grid of the active case."""
+        So are those of the prediction while it is being read: they stay hidden until it is shown.
+        """
         case = self._session.case
         if case is None:
             return
-        empty_label = np.broadcast_to(np.uint8(0), case.label.shape)
+        roles = (*KEPT_ROLES, *(PREDICTION_ROLES if case.is_prediction_pending else ()))
         with self._layers.suppress_events():
-            for role in KEPT_ROLES:
-                if (layer := self._layers.find_layer(role)) is not None:
+            for role in roles:
+                if (layer := self._layers.find_layer(role)) is None:
+                    continue
+                self._layers.assign_to_case(layer, case, role)
+                empty = np.float32(0) if role in MAP_COLORMAPS else np.uint8(0)
+                # Hidden layers also determine the range of the sliders.
+                layer.data = np.broadcast_to(empty, case.label.shape)
+                if role in KEPT_ROLES:
                     self._layers.empty_roles.add(role)
                     self._layers.apply_visibility()
-                    self._layers.assign_to_case(layer, case, role)
-                    layer.data = (
-                        empty_label  # hidden layers also determine the range of the sliders
-                    )
                     self._reveal(layer, role)
 
     def _show_prediction(self) -> None:
-        if (case := self._session.case) is not None:
+        case = self._session.case
+        if case is not None and not case.is_prediction_pending:
             self._show_labels("prediction", case.prediction)
 
     def set_threshold(self, threshold: float) -> None:
@@ -148,6 +149,8 @@ class Overlays:
 
     def _show_map(self, role: str) -> None:
         case, existing_layer = self._session.case, self._layers.find_layer(role)
+        if case is not None and case.is_prediction_pending:
+            return
         data = None if case is None else getattr(case, role)
         with self._layers.suppress_events():
             if case is None or data is None:

@@ -138,9 +138,14 @@ class ReviewSection(QWidget):
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
         no_view = "" if case else "select a case in the list first"
-        no_prediction = (
-            "" if case and case.prediction is not None else "this case has no prediction"
-        )
+        no_prediction = ""
+        if case is None or case.prediction is None:
+            is_pending = case is not None and case.is_prediction_pending
+            no_prediction = (
+                "the prediction is still being read"
+                if is_pending
+                else "this case has no prediction"
+            )
         set_enabled(self.next_case_button, "" if project else "open a project first")
         is_validation = any(
             case is not None and one.id == case.id and one.split == "validation"
@@ -166,6 +171,8 @@ class ReviewSection(QWidget):
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
             return "No case selected."
+        if case.is_prediction_pending:
+            return f"Reading the prediction of {case.display_name}…"
         if case.prediction is None:
             return f"{case.display_name} has no prediction yet."
         if case.is_preliminary:

@@ -288,9 +288,8 @@ def copy_layer(layer: Layer) -> Layer:
         layer_copy = Layer.create(data, settings, layer_type)
     if isinstance(layer, Labels) and isinstance(layer_copy, Labels):
         share_history(layer, layer_copy)
-        copy_property(layer, layer_copy, "contour")  # missing in napari's tuple of a layer
         layer_copy.editable = layer.editable
-        copy_property(layer, layer_copy, "contour")  # not part of the settings of a layer
+        copy_property(layer, layer_copy, "contour")  # missing in napari's tuple of a layer
     return layer_copy
 
 

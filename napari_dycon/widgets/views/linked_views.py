@@ -20,6 +20,7 @@ from qtpy.QtWidgets import QSplitter
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.intensity_windows import choose_decimals, format_intensity
 from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.napari_internals import (
     get_central_layout,
     get_qt_viewer,
@@ -45,6 +46,12 @@ class SideView(View):
         super().__init__(model, self._own_widget, plane)
         model.canvas.background_color_override = BACKGROUND
         self.mirror = LayerMirror(viewer, model, self)
+
+    def show_slice(self) -> None:
+        """Show the slice at the position of the crosshair."""
+        axis, dims = self.plane.value, self.model.dims
+        if dims.ndim == len(self.position) and dims.point[axis] != self.position[axis]:
+            dims.set_point(axis, self.position[axis])
 
     def close(self) -> None:
         """Release the copies of the layers and close the canvas."""
@@ -75,6 +82,7 @@ class LinkedViews(QObject):
         self._column: QSplitter | None = None
         self._handle: ResizeHandle | None = None
         self._active: View = self.main_view
+        self._deferred_steps = DeferredSteps(self)
         self._position: Position = (0.0, 0.0, 0.0)
         self._shows_crosshair = True
         self._connections: tuple[tuple[Any, Any], ...] = (
@@ -103,6 +111,7 @@ class LinkedViews(QObject):
     def close(self) -> None:
         """Remove the side views and leave napari's canvas as it was."""
         self._on_placing_case(False)
+        self._deferred_steps.stop()
         for emitter, handler in self._connections:
             with contextlib.suppress(ValueError, TypeError, RuntimeError):
                 emitter.disconnect(handler)
@@ -192,6 +201,7 @@ class LinkedViews(QObject):
 
     def _remove_side_views(self) -> None:
         self.activate(self.main_view)
+        self._deferred_steps.stop()
         for view in self.side_views:
             self._mice.pop(view).close()
             self.gestures.leave(view)
@@ -267,11 +277,8 @@ class LinkedViews(QObject):
             moved = any(previous[axis] != point[axis] for axis in view.plane.displayed_axes)
             is_clicked = view is self.gestures.clicked_view
             view.show_position(self._position, pan=moved and not is_clicked)
-        for view in self.side_views:
-            axis = view.plane.value
-            dims = view.model.dims
-            if dims.ndim == len(point) and dims.point[axis] != point[axis]:
-                dims.set_point(axis, point[axis])
+        # A slice with all its layers takes napari up to 0.05 s.
+        self._deferred_steps.add([view.show_slice for view in self.side_views])
         self.gestures.update_description()
 
     # ---- The active view -----------------------------------------------------------------------

@@ -66,7 +66,7 @@ class View(QObject):
         self.is_active = False
         self.shows_crosshair = True
         self._case: ActiveCase | None = None
-        self._position: Position = (0.0, 0.0, 0.0)
+        self.position: Position = (0.0, 0.0, 0.0)
         # Camera and position often change together.
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -149,7 +149,7 @@ class View(QObject):
         The view moves only if the position is outside of it or near its edge, and never further
         than the scan reaches.
         """
-        self._position = position
+        self.position = position
         case = self._case
         if pan and case is not None and self.is_flat:
             pan_to_region(self.model, position, 0.0, case.image)
@@ -158,7 +158,7 @@ class View(QObject):
     def to_position(self, x: float, y: float) -> Position:
         """Convert a pixel of the canvas to a position in the slice that is shown."""
         vertical_axis, horizontal_axis = self.plane.displayed_axes
-        position = list(self._position)
+        position = list(self.position)
         position[vertical_axis], position[horizontal_axis] = self.geometry.to_mm(x, y)
         return position[0], position[1], position[2]
 
@@ -219,12 +219,12 @@ class View(QObject):
         vertical, horizontal = self.plane.displayed_axes
         crosshair = None
         if self.shows_crosshair:
-            crosshair = geometry.to_pixel(self._position[vertical], self._position[horizontal])
+            crosshair = geometry.to_pixel(self.position[vertical], self.position[horizontal])
         self.annotations.show_content(
             AnnotationContent(
                 name=escape_control_characters(case.display_name),
-                title=describe_slice(case, self.plane, self._position),
-                short_title=describe_slice(case, self.plane, self._position, is_short=True),
+                title=describe_slice(case, self.plane, self.position),
+                short_title=describe_slice(case, self.plane, self.position, is_short=True),
                 readout=self.readout,
                 window=self.window_text,
                 letters=compute_edge_letters(case.image.affine, self.plane),

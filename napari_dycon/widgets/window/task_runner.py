@@ -10,47 +10,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from napari.utils import cancelable_progress, progress
-from qtpy.QtCore import QThreadPool, QTimer
+from qtpy.QtCore import QThreadPool
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.activities import Activities, Activity
-from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.application.task_runner import Progress, errors_as_events
-from napari_dycon.core.durations import format_remaining
-from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import CancelledError
-from napari_dycon.project.runs.events import (
-    Event,
-    IdleEvent,
-    PredictionProgressEvent,
-    PreparingEvent,
-    RegistrationEvent,
-    StepEvent,
+from napari_dycon.project.runs.events import Event, IdleEvent
+from napari_dycon.widgets.window.activity_display import (
+    PROGRESS_STEPS,
+    ActivityBars,
+    TaskDisplay,
+    show_progress,
+    update_progress,
 )
-from napari_dycon.widgets.layers.napari_internals import slow_spinner
 
 T = TypeVar("T")
-PROGRESS_STEPS = 1000  # steps of a progress bar
 MIN_THREADS = 4
-POLL_MS = 100  # interval between progress updates
-
-
-class _CancelableBar(cancelable_progress):
-    """A progress bar whose button calls a function at once.
-
-    napari's own class waits for the next item of a loop that runs on the main thread.
-    """
-
-    def __init__(self, on_cancel: Callable[[], None], **settings: Any) -> None:
-        super().__init__(**settings)
-        self._on_cancel = on_cancel
-
-    def cancel(self) -> None:
-        """Cancel the task, after napari has finished with the button."""
-        super().cancel()
-        QTimer.singleShot(0, self._on_cancel)
 
 
 class NapariTaskRunner:
@@ -58,7 +35,7 @@ class NapariTaskRunner:
 
     def __init__(self) -> None:
         self._workers: set[WorkerBase[Any]] = set()
-        self._bars: set[progress] = set()
+        self.bars = ActivityBars()
         self.activities = Activities()  # tasks with progress, for the panel
         self._is_closed = False
         # Threads of this pool also serve Qt itself and napari.
@@ -104,34 +81,15 @@ class NapariTaskRunner:
         on_cancel: Callable[[], None] | None = None,
         drop_result: bool = False,
     ) -> None:
-        """Run a task like ``submit``, with its progress in the panel and in the activity dock."""
+        """Run a task like ``submit``; its progress is shown once it has run for a moment."""
         activity = Activity(title, can_cancel=on_cancel is not None)
-        bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
-        timer = QTimer()
-        has_ended = False
-
-        def poll() -> None:
-            if self._is_closed:
-                timer.stop()
-                return
-            timer.stop()  # the bar handles Qt events while it is updated
-            show_progress(bar, Progress(activity.text, activity.fraction))
-            self.activities.changed.emit()
-            if not has_ended:
-                timer.start()
-
-        def end() -> None:
-            nonlocal has_ended
-            has_ended = True
-            timer.stop()
-            self._remove_bar(bar)
-            self.activities.remove(activity)
+        display = TaskDisplay(activity, self.activities, self.bars)
 
         def end_and_call(then: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(answer: Any) -> None:
-                if has_ended:  # canceled before; the result is dropped
+                if display.has_ended:  # canceled before; the result is dropped
                     return
-                end()
+                display.end()
                 if isinstance(answer, CancelledError) and on_cancel is not None:
                     on_cancel()
                 else:
@@ -141,15 +99,11 @@ class NapariTaskRunner:
 
         def on_cancel_requested() -> None:
             self.activities.changed.emit()
-            if drop_result and on_cancel is not None and not has_ended:
-                end()
+            if drop_result and on_cancel is not None and not display.has_ended:
+                display.end()
                 on_cancel()
 
         activity.on_cancel_requested = on_cancel_requested
-        timer.setInterval(POLL_MS)
-        timer.timeout.connect(poll)
-        timer.start()
-        self.activities.add(activity)
         self.submit(lambda: task(activity.report), end_and_call(on_done), end_and_call(on_error))
 
     def stream(
@@ -164,7 +118,7 @@ class NapariTaskRunner:
     ) -> Callable[[], None]:
         """Relay events of an engine process, with its progress in panel and activity dock."""
         activity = Activity(title, can_cancel=on_cancel is not None)
-        bar = self._add_bar(title, activity.cancel if activity.can_cancel else None)
+        bar = self.bars.add(activity)
         if get_progress is not None:  # what it does is known from the start
             activity.describe(*get_progress())
 
@@ -215,7 +169,7 @@ class NapariTaskRunner:
 
         def close_bar() -> None:
             self._workers.discard(worker)
-            self._remove_bar(bar)
+            self.bars.remove(bar)
             self.activities.remove(activity)
 
         worker = create_worker(
@@ -231,59 +185,9 @@ class NapariTaskRunner:
         """Whether no thread is running."""
         return not self._workers
 
-    def _add_bar(self, title: str, on_cancel: Callable[[], None] | None) -> progress:
-        """Add a progress bar to the activity dock, with a button that cancels if it can."""
-        if on_cancel is None:
-            bar = progress(total=PROGRESS_STEPS, desc=title)
-        else:
-            bar = _CancelableBar(on_cancel, total=PROGRESS_STEPS, desc=title)
-        slow_spinner()
-        self._bars.add(bar)
-        return bar
-
-    def _remove_bar(self, bar: progress) -> None:
-        if bar in self._bars:
-            self._bars.discard(bar)
-            bar.close()
-
     def close(self) -> None:
         """Stop following; the engine processes continue."""
         self._is_closed = True
         for worker in list(self._workers):
             worker.quit()
-        for bar in list(self._bars):
-            bar.close()
-
-
-def update_progress(bar: progress, title: str, event: Event) -> None:
-    """Update a progress bar from an event."""
-    if isinstance(event, StepEvent):
-        fraction = event.progress
-        bar.set_description(f"{title}{_format_remaining(event.remaining_s)}")
-    elif isinstance(event, PredictionProgressEvent):
-        fraction = event.progress
-        bar.set_description(escape_rich_text(describe_progress(event)))
-    elif isinstance(event, (PreparingEvent, RegistrationEvent)):
-        fraction = event.done / max(event.total, 1)
-        is_preparing = isinstance(event, PreparingEvent)
-        bar.set_description(f"{title}: {'preparing' if is_preparing else 'registering'} scans")
-        if fraction >= 1.0:
-            fraction = 0.0
-    else:
-        return
-    target = int(fraction * PROGRESS_STEPS)
-    if target != bar.n:
-        bar.update(target - bar.n)
-
-
-def show_progress(bar: progress, shown: Progress) -> None:
-    """Show a progress in a bar; an unchanged one costs nothing, since napari redraws the window."""
-    if bar.desc.removesuffix(": ") != shown.text:
-        bar.set_description(shown.text)
-    target = int((shown.fraction or 0.0) * PROGRESS_STEPS)
-    if target != bar.n:
-        bar.update(target - bar.n)
-
-
-def _format_remaining(remaining_s: float | None) -> str:
-    return "" if remaining_s is None else f", {format_remaining(remaining_s)}"
+        self.bars.close()

@@ -19,9 +19,9 @@ def read_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     real = cache_module.load_case  # type: ignore[attr-defined]
 
-    def counted(project: Project, case_id: str) -> Any:
+    def counted(project: Project, case_id: str, *limits: float) -> Any:
         found.append(case_id)
-        return real(project, case_id)
+        return real(project, case_id, *limits)
 
     monkeypatch.setattr(cache_module, "load_case", counted)
     return found

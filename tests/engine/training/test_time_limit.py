@@ -15,6 +15,7 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.inference.prediction_effort import Effort
 from napari_dycon.engine.network import SegmentationNetwork
+from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.run import train
 from napari_dycon.engine.training.time_plan import TimePlan, ValidationPlan
 from napari_dycon.project.runs.events import Event
@@ -41,6 +42,12 @@ def slow_down_windows(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 def make_limited_config(time_limit: float, **changes: Any) -> TrainConfig:
     settings = {k: v for k, v in TINY.items() if k != "steps"}
     return make_config("dycon", **(settings | {"time_limit": time_limit} | changes))
+
+
+@pytest.fixture
+def any_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let previews and validation take any share of the time."""
+    monkeypatch.setattr(Interval, "is_due", lambda self, now, *_: not self.is_waiting(now))
 
 
 def list_phases(events: list[Event]) -> list[str]:
@@ -125,11 +132,12 @@ def test_a_time_limit_that_is_too_short_for_anything_ends_the_run(project: Proje
     assert project.runs.list()[-1].has_weights is bool(events[-1].step)
 
 
+@pytest.mark.usefixtures("any_duration")
 @pytest.mark.parametrize("enabled", [True, False])
 def test_previews_can_be_disabled(project: Project, enabled: bool) -> None:
     config = make_config(
         "supervised",
-        **(TINY | {"steps": 300, "preview": enabled, "intervals.preview_s": 0.1}),
+        **(TINY | {"steps": 12, "preview": enabled, "intervals.preview_s": 0.0}),
     )
     run = project.runs.create("supervised", config.to_dict())
     run.write_control(preview="scan-4")
@@ -137,19 +145,21 @@ def test_previews_can_be_disabled(project: Project, enabled: bool) -> None:
     assert any(event.event == "preview" for event in events) is enabled
 
 
+@pytest.mark.usefixtures("any_duration")
 def test_validation_during_a_run_can_be_disabled(project: Project) -> None:
     project.set_split("scan-2", "validation")
-    changes = {"steps": 100, "validation": False, "intervals.validation_s": 0.0}
+    changes = {"steps": 10, "validation": False, "intervals.validation_s": 0.0}
     events = list(train(project, make_config("supervised", **(TINY | changes))))
-    assert [event.step for event in events if event.event == "validation"] == [100]
+    assert [event.step for event in events if event.event == "validation"] == [10]
 
 
+@pytest.mark.usefixtures("any_duration")
 def test_previews_and_validation_do_not_change_the_weights(project: Project) -> None:
     project.set_split("scan-2", "validation")
     weights = []
     for enabled in (True, False):
         changes: dict[str, Any] = {
-            "steps": 60, "preview": enabled, "validation": enabled,
+            "steps": 20, "preview": enabled, "validation": enabled,
             "intervals.preview_s": 0.0, "intervals.validation_s": 0.0,
         }  # fmt: skip
         config = make_config("dycon", **(TINY | changes))
@@ -157,6 +167,8 @@ def test_previews_and_validation_do_not_change_the_weights(project: Project) -> 
         run.write_control(preview="scan-4")
         events = list(train(project, config, run))
         assert any(event.event == "preview" for event in events) is enabled
+        validated = [event.step for event in events if event.event == "validation"]
+        assert (len(validated) > 2) is enabled, validated
         weights.append(run.weights_path.read_bytes())
     from safetensors.torch import load
 

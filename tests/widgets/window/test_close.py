@@ -54,47 +54,51 @@ def window_during_training(
     return viewer, panel
 
 
-@pytest.mark.parametrize(
-    ("answer", "closes", "goes_on"),
-    [("Keep training", True, True), ("Stop and save", True, False),
-     ("Cancel", False, True)],
-)  # fmt: skip
-def test_a_user_who_closes_the_window_is_prompted_about_the_run(
-    answer: str,
-    closes: bool,
-    goes_on: bool,
+def close_as_user(viewer: Any) -> None:
+    """Close a window as Ctrl+W and the menu do."""
+    main = viewer.window._qt_window
+    main.close(confirm_need=True)
+    if not main.isVisible():
+        del viewer.window._qt_window  # as napari's own Window.close does
+
+
+def test_a_user_who_closes_the_window_can_cancel_or_stop_the_run(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
     record_prompts: Callable[[str], list[str]],
 ) -> None:
     viewer, _panel = window_during_training(window, project, qtbot)
-    main, asked = viewer.window._qt_window, record_prompts(answer)
+    main, asked = viewer.window._qt_window, record_prompts("Cancel")
     run = project.runs.list()[-1]
-    main.close(confirm_need=True)  # as Ctrl+W and the menu do
+    close_as_user(viewer)
     assert len(asked) == 1
-    assert main.isVisible() is not closes
-    if closes:
-        del viewer.window._qt_window  # as napari's own Window.close does
-    if goes_on:
-        assert engine_process.is_running(run)
-        run.write_control(command="stop")
+    assert main.isVisible()
+    qtbot.wait(200)
+    assert engine_process.is_running(run)
+    assert run.read_events()[0][-1].event not in ("stopped", "finished", "failed")
+    asked = record_prompts("Stop and save")
+    close_as_user(viewer)
+    assert len(asked) == 1
+    assert not main.isVisible()
     qtbot.waitUntil(lambda: not engine_process.is_running(run), timeout=60_000)
     assert run.has_weights
     assert run.read_events()[0][-1].event == "stopped"
 
 
-def test_a_program_that_closes_the_window_gets_no_prompt(
+def test_a_run_goes_on_without_the_window_and_is_shown_again(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
     record_prompts: Callable[[str], list[str]],
 ) -> None:
+    """By the choice of the user, and without a prompt if a program closes the window."""
     viewer, panel = window_during_training(window, project, qtbot)
-    asked = record_prompts("Cancel")
+    main, asked = viewer.window._qt_window, record_prompts("Keep training")
     run = project.runs.list()[-1]
-    viewer.close()
-    assert not asked
+    close_as_user(viewer)
+    assert len(asked) == 1
+    assert not main.isVisible()
     assert engine_process.is_running(run)
     # Opened again, the run is attached with its curves from the first step on.
     viewer, panel = window()
@@ -102,8 +106,19 @@ def test_a_program_that_closes_the_window_gets_no_prompt(
     qtbot.waitUntil(lambda: panel.session.status.phase == "training", timeout=60_000)
     qtbot.waitUntil(lambda: len(panel.train.curves.points["loss"][0]) > 3, timeout=60_000)
     assert panel.train.curves.points["loss"][0][0] == 1
+    asked = record_prompts("Cancel")
+    viewer.close()
+    assert not asked
+    assert engine_process.is_running(run)
+    # And a third time, to stop it.
+    _, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.status.phase == "training", timeout=60_000)
     panel.session.stop()
     qtbot.waitUntil(lambda: panel.session.status.phase == "idle", timeout=60_000)
+    qtbot.waitUntil(lambda: not engine_process.is_running(run), timeout=60_000)
+    assert run.has_weights
+    assert run.read_events()[0][-1].event == "stopped"
 
 
 def test_a_project_in_use_can_be_opened_read_only(
@@ -153,7 +168,7 @@ def test_a_dead_engine_process_leaves_a_usable_window(
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
     assert any(level == "error" and "terminated" in text for level, text in said), said
     assert "Traceback" not in str(said)
-    qtbot.waitUntil(lambda: not panel.task_runner._bars, timeout=20_000)
+    qtbot.waitUntil(lambda: not panel.task_runner.bars.shown, timeout=20_000)
     assert panel.train.start_button.isEnabled()
     assert not panel.progress_row.stop_button.isVisible()
     session.start_training(make_config("supervised", **TINY))

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
-from qtpy.QtWidgets import QPushButton
+from qtpy.QtWidgets import QApplication, QPushButton
 
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.window import activity_display
 
 pytestmark = pytest.mark.gui
 
@@ -46,6 +47,14 @@ class SlowTask:
         return "result"
 
 
+@pytest.fixture(autouse=True)
+def delay_ms(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Show tasks as soon as Qt handles its events; returns the real delay."""
+    delay = activity_display.SHOW_AFTER_MS
+    monkeypatch.setattr(activity_display, "SHOW_AFTER_MS", 0)
+    return delay
+
+
 def start(panel: Any, task: SlowTask, **options: Any) -> list[str]:
     """Start a task in the window; returns the list that its end is written to."""
     ends: list[str] = []
@@ -57,6 +66,7 @@ def start(panel: Any, task: SlowTask, **options: Any) -> list[str]:
         on_cancel=lambda: ends.append("canceled"),
         **options,
     )
+    QApplication.processEvents()
     return ends
 
 
@@ -71,13 +81,35 @@ def test_a_task_shows_its_progress_in_the_panel_and_in_the_dock(
     task.allow(2)
     qtbot.waitUntil(lambda: row.label.text() == "Exporting: part 2", timeout=30_000)
     assert row.bar.value() / row.bar.maximum() == 0.5
-    (bar,) = shown_panel.task_runner._bars
+    (bar,) = shown_panel.task_runner.bars.shown
     assert bar.desc.startswith("Exporting: part 2")
     assert bar.n == bar.total / 2
     task.allow(2)
     qtbot.waitUntil(lambda: ends == ["result"], timeout=30_000)
     assert not row.stop_button.isVisible()
-    assert not shown_panel.task_runner._bars
+    assert not shown_panel.task_runner.bars.shown
+
+
+def test_a_task_that_ends_soon_is_not_shown(
+    shown_panel: Any, qtbot: Any, delay_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window would flicker, as when another case is shown."""
+    monkeypatch.setattr(activity_display, "SHOW_AFTER_MS", delay_ms)
+    shown: list[bool] = []
+    activities = shown_panel.task_runner.activities
+    activities.changed.connect(lambda: shown.append(bool(activities.running)))
+    task = SlowTask(1)
+    task.allow()
+    ends = start(shown_panel, task)
+    qtbot.waitUntil(lambda: ends == ["result"], timeout=30_000)
+    qtbot.wait(2 * delay_ms)
+    assert not shown
+    slow = SlowTask(1)
+    ends = start(shown_panel, slow)
+    qtbot.waitUntil(lambda: True in shown, timeout=30_000)
+    slow.allow()
+    qtbot.waitUntil(lambda: ends == ["result"], timeout=30_000)
+    assert not activities.running
 
 
 def test_canceling_a_task_that_writes_ends_it_at_its_next_part(
@@ -107,6 +139,7 @@ def test_a_task_that_is_over_before_it_noticed_the_cancel_counts_as_done(
     shown_panel.task_runner.submit_with_progress(
         "Writing", write, ends.append, print, on_cancel=lambda: ends.append("canceled")
     )
+    QApplication.processEvents()
     shown_panel.progress_row.stop_button.click()
     release.set()
     qtbot.waitUntil(lambda: ends == ["written"], timeout=30_000)
@@ -198,7 +231,7 @@ def test_canceling_an_interpolation_leaves_the_label_unchanged(
     before = label.copy()
     row = panel.progress_row
     session.annotation.fill_between([1], axis, refine_to_edges=True)
-    qtbot.waitUntil(lambda: ": slice" in row.label.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "slices: " in row.label.text(), timeout=20_000)
     assert 0 <= row.bar.value() < row.bar.maximum()
     row.stop_button.click()
     assert session.annotation.operation == ""
@@ -219,6 +252,7 @@ def test_a_canceled_new_project_leaves_nothing_behind(
         save_nifti(tmp_path / "scans" / f"scan-{number}.nii.gz", voxels)
     _, panel = window()
     panel.session.create_project(tmp_path / "new", tmp_path / "scans")
+    qtbot.waitUntil(panel.progress_row.stop_button.isVisible, timeout=20_000)
     panel.progress_row.stop_button.click()
     qtbot.waitUntil(lambda: "No project was created" in panel.message_label.text(), timeout=60_000)
     assert panel.session.project is None
@@ -230,6 +264,7 @@ def test_a_canceled_export_can_be_repeated(
 ) -> None:
     session = shown_panel.session
     session.export("nifti", tmp_path / "out")
+    QApplication.processEvents()
     shown_panel.progress_row.stop_button.click()
     qtbot.waitUntil(lambda: not session.import_export.is_exporting, timeout=20_000)
     text = shown_panel.message_label.text()
