@@ -159,7 +159,7 @@ class Tutorial:
         session = self._session
         project = session.require_project()
         project.set_split(project.cases[1].id, "validation")
-        self._panel.tabs.setCurrentIndex(1)
+        self._panel.sections.show_section(self._panel.train)
         time_limit_s = 60 * minutes
         previews: list[float] = []  # progress of the run at each preview
 
@@ -186,7 +186,7 @@ class Tutorial:
         settle(2)
 
     def _review_uncertain_region(self) -> None:
-        self._panel.tabs.setCurrentIndex(2)
+        self._panel.sections.show_section(self._panel.review)
         self._show_case(self._session.suggest_next()[0])
         wait(lambda: self._session.require_case().prediction is not None)
         settle(1)

@@ -57,7 +57,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 
     def on_case_shown(case: ActiveCase | None) -> None:
         if case is not None and session.status.phase == "idle" and not session.list_run_ids():
-            panel.tabs.setCurrentIndex(1)
+            panel.sections.show_section(panel.train)
             session.start_training(config)
 
     def relay_event(event: Event) -> None:
@@ -73,7 +73,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 
     def finish() -> None:
         path = write_demo_report(project, out, on_event)
-        panel.tabs.setCurrentIndex(2)
+        panel.sections.show_section(panel.review)
         session.message.emit("info", f"The demo has finished; report: {path}")
         if close:
             QTimer.singleShot(1500, lambda: _save_and_close(viewer, panel, out, on_event))
@@ -107,9 +107,9 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
         pass  # no case or prediction is shown
     close_notifications()  # they would hide the scan
     paths = []
-    for theme, tab in (("dark", 2), ("light", 1)):
+    for theme, section in (("dark", panel.review), ("light", panel.train)):
         viewer.theme = theme
-        panel.tabs.setCurrentIndex(tab)
+        panel.sections.show_section(section)
         QApplication.processEvents()
         path = out / f"window-{theme}.png"
         viewer.screenshot(str(path), canvas_only=False, flash=False)

@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING
 
 import napari
 from napari.settings import get_settings
-from qtpy.QtWidgets import QApplication
 
 from napari_dycon.widgets.layers.napari_internals import (
     get_main_window,
     get_qt_viewer,
     suppress_qt5_notice,
 )
+from napari_dycon.widgets.window.layer_list_dock import LayerListDock
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
 
-MIN_WIDTH_FOR_LAYER_LIST = 1280  # pixels of the screen
 PLUGIN_NAME, WIDGET_NAME = "napari-dycon", "DyCON"
 
 
@@ -28,23 +27,21 @@ def make_window(
     """Make a viewer with the panel, and open a project in it."""
     suppress_qt5_notice()
     viewer = napari.Viewer(title="napari-dycon", show=show)
-    hide_docks(viewer)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN_NAME, WIDGET_NAME)
+    hide_docks(viewer, panel)
     if project is not None:
         panel.session.open_project(project)
     return viewer, panel
 
 
-def hide_docks(viewer: napari.Viewer) -> None:
+def hide_docks(viewer: napari.Viewer, panel: DyconPanel) -> None:
     """Leave the space of napari's docks to the canvas; its Window menu shows them again.
 
-    Toolbar and panel have what a label needs. The list of layers is hidden on small screens only.
+    Toolbar and panel have what a label needs. The list of layers is hidden in narrow windows only.
     """
     qt_viewer = get_qt_viewer(viewer)
     qt_viewer.dockLayerControls.setVisible(False)
-    screen = QApplication.primaryScreen()
-    if screen is not None and screen.availableGeometry().width() < MIN_WIDTH_FOR_LAYER_LIST:
-        qt_viewer.dockLayerList.setVisible(False)
+    LayerListDock(panel.canvas_area.window_width, qt_viewer.dockLayerList)
 
 
 def open_window(project: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The DyCON panel: Data, Annotate, Train and Review."""
+"""The DyCON panel: cases, Annotate, Train and Review."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from typing import Any
 from napari.utils.notifications import show_error, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
-from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import (
-    QHBoxLayout,
-    QScrollArea,
-    QSplitter,
-    QTabWidget,
-    QToolButton,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtGui import QHideEvent, QResizeEvent, QShowEvent
+from qtpy.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import DyconError
@@ -34,6 +26,7 @@ from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
 from napari_dycon.widgets.window.message_bar import MessageBar
+from napari_dycon.widgets.window.panel_sections import PanelSections
 from napari_dycon.widgets.window.preferences import PreferenceFollower
 from napari_dycon.widgets.window.progress_row import ProgressRow
 from napari_dycon.widgets.window.shortcuts import (
@@ -74,23 +67,12 @@ class DyconPanel(QWidget):
         self.message_label = MessageBar(self.session)
         self.progress_row = ProgressRow(self.session, self.task_runner.activities)
 
-        self.tabs = QTabWidget()
-        for section, name in (
-            (self.annotate, "Annotate"),
-            (self.train, "Train"),
-            (self.review, "Review"),
-        ):
-            scroll = QScrollArea()
-            scroll.setWidgetResizable(True)
-            scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-            scroll.setWidget(section)
-            self.tabs.addTab(scroll, name)
-        splitter = QSplitter(Qt.Orientation.Vertical)
-        splitter.addWidget(self.data)
-        splitter.addWidget(self.tabs)
-        splitter.setChildrenCollapsible(False)
-        splitter.setSizes([270, 470])
+        self.sections = PanelSections(
+            self.session,
+            self.data,
+            ((self.annotate, "Annotate"), (self.train, "Train"), (self.review, "Review")),
+        )
+        self.tabs = self.sections.tabs
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("Keyboard shortcuts (F1)")
@@ -102,7 +84,7 @@ class DyconPanel(QWidget):
         corner_layout.addWidget(help_button)
         self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
-        layout.addWidget(splitter, 1)
+        layout.addWidget(self.sections, 1)
         layout.addWidget(self.progress_row)
         layout.addWidget(self.message_label)
         self.setMinimumWidth(345)
@@ -134,6 +116,11 @@ class DyconPanel(QWidget):
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Return a size that leaves the canvas most of a small screen."""
         return QSize(370, 720)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
+        """Leave the space of messages to the tabs where the panel is low."""
+        super().resizeEvent(event)
+        self.message_label.adapt_to_height(self.height())
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
         """Watch the main window, also while the panel is floating."""

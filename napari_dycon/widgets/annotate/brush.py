@@ -51,6 +51,8 @@ class BrushControls(QWidget):
             "Erase annotations: erased voxels count as unannotated",
             lambda: self.select_value(UNANNOTATED),
         )
+        for button in (self.paint_button, self.background_button, self.erase_button):
+            button.setCheckable(True)  # the one that is in use is highlighted
         self.diameter = QDoubleSpinBox()
         self.diameter.setRange(0.1, 200.0)
         self.diameter.setDecimals(1)
@@ -91,7 +93,9 @@ class BrushControls(QWidget):
         self._lay_out()
         layers.stroke_blocked.connect(self._explain_blocked_stroke)
         layers.brush_size_changed.connect(self._show_diameter)
+        layers.tool_changed.connect(self._show_painted_value)
         session.case_shown.connect(self._refresh)
+        layers.axis_changed.connect(self._refresh)  # also when 3D is entered or left
         session.annotation.paint_range_changed.connect(self._show_range)
         self._show_diameter()
         self._refresh()
@@ -124,12 +128,13 @@ class BrushControls(QWidget):
     def select_value(self, value: int) -> None:
         """Activate the brush to paint a value."""
         layer = self.layers.find_layer("label")
-        if layer is not None:
+        if layer is not None and not self.layers.is_3d:  # which hides the label
             self.layers.viewer.layers.selection.active = layer
             layer.visible = True
             layer.limits.reference_label = None
             layer.selected_label = value
             layer.mode = "paint"
+        self._show_painted_value()
 
     def pick_at(self, position_mm: tuple[float, ...]) -> None:
         """Limit painting to intensities like those at a position in mm."""
@@ -148,16 +153,26 @@ class BrushControls(QWidget):
         if (layer := self.layers.find_layer("label")) is not None:
             layer.redo()
 
+    def _show_painted_value(self) -> None:
+        """Highlight the button of what the brush, the polygon and the fill tool paint."""
+        value = self.layers.painted_value
+        is_structure = value is not None and value not in (0, UNANNOTATED)
+        self.paint_button.setChecked(is_structure)
+        self.background_button.setChecked(value == 0)
+        self.erase_button.setChecked(value == UNANNOTATED)
+
     def _refresh(self, *_: object) -> None:
+        self._show_painted_value()
         blocked_reason = self.session.edit_blocked_reason()
+        for item in (self.limit_checkbox, self.undo_button, self.redo_button):
+            set_enabled(item, blocked_reason)
+        if not blocked_reason and self.layers.viewer.dims.ndisplay != 2:
+            blocked_reason = "switch to the 2D view first"
         for item in (
             self.paint_button,
             self.background_button,
             self.erase_button,
             self.pick_button,
-            self.limit_checkbox,
-            self.undo_button,
-            self.redo_button,
         ):
             set_enabled(item, blocked_reason)
         case = self.session.case

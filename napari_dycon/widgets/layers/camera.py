@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari_dycon.io.volume import Volume
 
 MIN_MOVE_MM = 1e-6
+SOLID_FRACTION = 0.82  # of what napari fits into the 3D view
 EDGE_FRACTION = 0.1  # of half the view; regions nearer to its edge count as outside
 # Directions along the axes of a scan, which point to superior, posterior and left.
 SUPERIOR = (1.0, 0.0, 0.0)
@@ -87,8 +88,9 @@ class SolidCamera:
         camera.orientation = (AWAY if is_even(order) else TOWARDS, *ORIENTATION_2D)
 
     def fit(self) -> None:
-        """Fit the scan into the 3D view."""
+        """Fit the scan into the 3D view, with room for the names of the axes at its corner."""
         self._viewer.fit_to_view()
+        self._viewer.scene.camera.zoom *= SOLID_FRACTION
 
     def look_from_front(self) -> None:
         """Show the patient from the front, superior up; the patient's left is on the right."""

@@ -119,9 +119,12 @@ class CaseLayers(PaintedLayers):
 
         Parameters
         ----------
-        axis : axis along which the slice is counted; by default that of the active view
+        axis : axis along which the slice is counted; by default that of the active view, and empty
+            in the 3D view, whose positions are in no slice
         """
         case = self.session.case
+        if axis is None and self.is_3d:
+            return ""
         if case is None or len(position_mm) != len(case.image.spacing_mm):
             return ""
         z, y, x = (

@@ -47,7 +47,9 @@ class PaintLimits:
 class CaseLabels(ExtensibleLabels):
     """Labels of a scan; structures are painted only where intensities are within ``limits``.
 
-    Painting background and erasing are never limited, so that errors can always be removed.
+    Painting background and erasing are never limited, so that errors can always be removed. The
+    same holds for napari's *preserve labels*: with it, a structure is painted only over unannotated
+    voxels and background, and no other structure is painted over.
     Structures are filled with an outline (``contour`` is 1) or filled only (0); their colormap has
     both colors, see ``colormaps.build_label_colormap``.
 
@@ -73,6 +75,7 @@ class CaseLabels(ExtensibleLabels):
         self.is_read_only = read_only
         self.keeps_array = False  # until the layer has its array
         self.on_unknown_value = on_unknown_value
+        self._is_preserving = False  # while the fill tool is at work
         self._outline_values: tuple[Any, Array] | None = None  # colormap, and its outline values
         super().__init__(data, **settings)
         self.keeps_array = keeps_array
@@ -185,19 +188,36 @@ class CaseLabels(ExtensibleLabels):
             if self.limits.on_limited is not None and brush.any():
                 self.limits.on_limited(has_painted=bool(mask.any()))
         if self.limits.reference_label is None:
-            return super().paint_mask(data, mask, value, region)
+            return self._paint_value(data, mask, value, region)
         has_painted = None
         reference = self.limits.reference_label[region]
         with self.block_history():  # one step of undo, however many structures
             for structure in np.unique(reference[mask]).tolist():
                 structure_mask = np.asarray(mask) & (reference == structure)
-                value_painted = super().paint_mask(data, structure_mask, structure, region)
+                value_painted = self._paint_value(data, structure_mask, structure, region)
                 has_painted = (
                     value_painted
                     if has_painted is None
                     else has_painted | (False if value_painted is None else value_painted)
                 )
         return has_painted
+
+    def _paint_value(self, data: Any, mask: Any, value: int, region: Box) -> Any:
+        """Paint one value, over other structures only if they need not be preserved."""
+        is_preserving = self.preserve_labels or self._is_preserving
+        if is_preserving and value not in (0, UNANNOTATED):
+            mask = np.asarray(mask) & ((data == UNANNOTATED) | (data == 0))
+        with self.without_preserving():
+            return super().paint_mask(data, mask, value, region)
+
+    def fill(self, coord: Any, new_label: int, refresh: bool = True) -> None:
+        """Fill an area, without voxels that must be preserved."""
+        self._is_preserving = bool(self.preserve_labels)
+        try:
+            with self.without_preserving():
+                super().fill(coord, new_label, refresh)
+        finally:
+            self._is_preserving = False
 
     # ---- The brush in millimeters ------------------------------------------------------------
 

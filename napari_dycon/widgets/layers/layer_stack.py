@@ -52,6 +52,7 @@ class LayerStack(QObject):
     """
 
     visibility_toggled = Signal(str, bool)  # role shown or hidden in napari's list of layers
+    visibility_applied = Signal()  # layers, or what slices would show of them in 3D
     placing_case = Signal(bool)  # another case is being shown; false once it is centered
     axis_changed = Signal(int)  # slices are browsed along this axis in the active view
 
@@ -101,13 +102,22 @@ class LayerStack(QObject):
 
         Colors of the uncertainty could be taken for differences, so both are not shown at once.
         """
+        return self.is_shown_in_slices(role) and (role == "image" or not self.is_3d)
+
+    def is_shown_in_slices(self, role: str) -> bool:
+        """Whether slices show layers of a role, also beside the 3D view."""
         has_difference = self.visible["difference"] and "difference" not in self.empty_roles
         return (
             self.visible[role]
             and role not in self.empty_roles
             and not (role == "uncertainty" and has_difference)
-            and (role == "image" or not (self.are_overlays_hidden or self.is_3d))
+            and (role == "image" or not self.are_overlays_hidden)
         )
+
+    def is_layer_shown_in_slices(self, layer: Layer) -> bool | None:
+        """Whether slices show a layer; ``None`` for the scan and for layers of other origin."""
+        role = layer.metadata.get(METADATA_KEY, {}).get("role")
+        return self.is_shown_in_slices(role) if role in SWITCHED_ROLES else None
 
     def is_surface_shown(self, of: str) -> bool:
         """Whether the surfaces of a role are shown: in 3D, and if its masks are in slices."""
@@ -127,6 +137,7 @@ class LayerStack(QObject):
                 if layer.visible != is_shown:
                     layer.visible = is_shown
         set_rows_hidden(self.viewer, self._list_unlisted())
+        self.visibility_applied.emit()
 
     def _list_unlisted(self) -> list[Layer]:
         """Layers that are kept for later only, and would be clutter in napari's list."""

@@ -6,7 +6,8 @@ modules use the public names defined here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,6 +90,16 @@ class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Write ``value`` where ``mask`` is set; brush, bucket and polygon all use this method."""
         return super()._apply_mask_to_data(data, mask, value, region)
+
+    @contextlib.contextmanager
+    def without_preserving(self) -> Iterator[None]:
+        """Suspend napari's *preserve labels*, which takes only the value 0 for unlabeled."""
+        was_preserving = bool(self.preserve_labels)
+        self._preserve_labels = False  # without an event, which controls of napari would follow
+        try:
+            yield
+        finally:
+            self._preserve_labels = was_preserving
 
     def record_edit(self, region: Box, old_values: LabelArray, new_values: LabelArray) -> None:
         """Add one step to the undo history."""

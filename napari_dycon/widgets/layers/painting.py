@@ -18,6 +18,7 @@ from napari_dycon.widgets.layers.region_marker import RegionMarker
 from napari_dycon.widgets.layers.surfaces import Surfaces
 from napari_dycon.widgets.window.preferences import get_preferences
 
+PAINTING_MODES = ("paint", "polygon", "fill")  # write the selected value
 STROKE_PAUSE_MS = 400  # without painting, after which a stroke counts as ended
 
 
@@ -26,6 +27,7 @@ class PaintedLayers(LayerStack):
 
     brush_value_changed = Signal(int)  # value of the structure to paint, set in napari's controls
     brush_size_changed = Signal()  # of the brush, in napari's controls
+    tool_changed = Signal()  # tool of the label, value that it writes, or what the brush copies
     stroke_blocked = Signal()  # a stroke painted nothing because of the limits to intensities
 
     def __init__(
@@ -55,6 +57,21 @@ class PaintedLayers(LayerStack):
         self._mode_timer.setInterval(0)
         self._mode_timer.timeout.connect(self._finish_click)
         session.annotation.paint_range_changed.connect(self._apply_paint_range)
+        viewer.layers.selection.events.active.connect(self._on_tool_changed)
+
+    @property
+    def painted_value(self) -> int | None:
+        """Value that the active tool writes; ``None`` if it writes none or copies a prediction."""
+        layer = self.find_layer("label")
+        if (
+            layer is None
+            or layer.limits.reference_label is not None
+            or self.viewer.layers.selection.active != layer
+        ):
+            return None
+        if str(layer.mode) == "erase":
+            return 0
+        return int(layer.selected_label) if str(layer.mode) in PAINTING_MODES else None
 
     def set_brush_mm(self, diameter: float) -> None:
         """Set the diameter of the brush for this and later cases."""
@@ -131,6 +148,7 @@ class PaintedLayers(LayerStack):
             layer.visible = True
             layer.limits.reference_label = case.prediction
             layer.mode = "paint"
+            self.tool_changed.emit()
 
     # ---- For subclasses ----------------------------------------------------------
 
@@ -142,6 +160,8 @@ class PaintedLayers(LayerStack):
         label.limits.on_limited = self._on_limited_painting
         label.limits.intensity_range = self.session.annotation.paint_range
         label.events.selected_label.connect(self._on_selected_label_changed)
+        label.events.selected_label.connect(self._on_tool_changed)
+        label.events.mode.connect(self._on_tool_changed)
         label.events.brush_size.connect(self._on_brush_size_changed)
         label.events.n_edit_dimensions.connect(self._on_brush_size_changed)
 
@@ -166,6 +186,7 @@ class PaintedLayers(LayerStack):
         self.marker.close()
         self.surfaces.close()
         self.session.annotation.paint_range_changed.disconnect(self._apply_paint_range)
+        self.viewer.layers.selection.events.active.disconnect(self._on_tool_changed)
 
     def _on_limited_painting(self, *, has_painted: bool) -> None:
         """Note whether the limits let a part of the stroke be painted."""
@@ -178,6 +199,9 @@ class PaintedLayers(LayerStack):
         self._has_painted = False
 
     # ---- From napari's own controls ----------------------------------------------------------
+
+    def _on_tool_changed(self, _: Any) -> None:
+        self.tool_changed.emit()
 
     def _on_selected_label_changed(self, event: Any) -> None:
         """Follow napari's own controls, except for values without a structure."""

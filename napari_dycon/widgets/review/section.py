@@ -248,6 +248,9 @@ class ReviewSection(QWidget):
         self.accept_prediction(slice_=(self.layers.axis, self.layers.slice_index))
 
     def _accept_on_next_click(self) -> None:
+        if self.layers.viewer.dims.ndisplay != 2:
+            raise UserError("Switch to the 2D view to accept a component.")
+
         def on_click(voxel: tuple[int, int, int]) -> None:
             report_errors(self.session, self.accept_prediction)(component=voxel)
 
@@ -255,6 +258,8 @@ class ReviewSection(QWidget):
         self.session.message.emit("info", "Click the predicted component to accept.")
 
     def _accept_with_brush(self) -> None:
+        if self.layers.viewer.dims.ndisplay != 2:
+            raise UserError("Switch to the 2D view to accept by brush.")
         self.layers.accept_with_brush()
         self.session.message.emit(
             "info",

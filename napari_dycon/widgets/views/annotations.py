@@ -10,18 +10,33 @@ import math
 from dataclasses import dataclass, field
 
 from qtpy.QtCore import QEvent, QObject, QPointF, QRectF, Qt
-from qtpy.QtGui import QColor, QFont, QFontMetrics, QPainter, QPaintEvent, QPen, QTextOption
+from qtpy.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QRegion,
+    QTextOption,
+)
 from qtpy.QtWidgets import QWidget
 
+from napari_dycon.widgets.layers.roi_layer import ROI_COLOR
 from napari_dycon.widgets.views.planes import EdgeLetters
+from napari_dycon.widgets.window.helpers import flags_to_int
 
 MARGIN_PX = 8
 TEXT_PX = 13
 TEXT_COLOR, SHADOW_COLOR = QColor(255, 255, 255), QColor(0, 0, 0, 200)
+# A dark outline, so that texts are legible over bright parts of a scan.
+OUTLINE_OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 CROSSHAIR_COLOR = QColor(255, 214, 80, 170)
 ACTIVE_COLOR = QColor(255, 214, 80)
+LETTER_GAP_PX = 4  # between a letter and the lines of the crosshair
 CROSSHAIR_GAP_PX = 14  # free around the position, so that the voxel stays visible
 SCALE_BAR_FRACTION = 0.25  # largest length of the scale bar, of the width of the view
+REGION_WIDTH_PX = 2  # of the outline of the region of interest
 MIN_NAME_PX = 30  # less of a name says nothing
 BAR_GAP_PX = 8  # between the scale bar and the text beside it
 MIN_TEXT_PX = 70  # a text that is cut to less says nothing
@@ -33,7 +48,8 @@ ALIGN = Qt.AlignmentFlag
 class AnnotationContent:
     """What is drawn over a canvas.
 
-    ``crosshair`` is a position in pixels of the canvas, ``zoom`` the pixels of one millimeter.
+    ``crosshair`` is a position in pixels of the canvas, ``region`` the left, top, right and bottom
+    border of the region of interest, ``zoom`` the pixels of one millimeter.
     """
 
     name: str = ""  # of the case; shortened in narrow views
@@ -43,6 +59,7 @@ class AnnotationContent:
     window: str = ""  # window and level
     letters: EdgeLetters | None = None
     crosshair: tuple[float, float] | None = None
+    region: tuple[float, float, float, float] | None = None
     zoom: float = 0.0
     is_active: bool = False  # commands for a slice act on this view
 
@@ -127,15 +144,24 @@ class CanvasAnnotations(QWidget):
         font = QFont(self.font())
         font.setPixelSize(TEXT_PX)
         painter.setFont(font)
+        self._draw_region(painter)
         self._draw_crosshair(painter)
         self._draw_texts(painter)
         self._draw_scale_bar(painter)
         painter.end()
 
+    def _draw_region(self, painter: QPainter) -> None:
+        if self.content.region is not None:
+            left, top, right, bottom = self.content.region
+            painter.setPen(QPen(QColor(ROI_COLOR), REGION_WIDTH_PX))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(QRectF(QPointF(left, top), QPointF(right, bottom)).normalized())
+
     def _draw_crosshair(self, painter: QPainter) -> None:
         if self.content.crosshair is None:
             return
         x, y = (round(v) + 0.5 for v in self.content.crosshair)
+        painter.setClipRegion(self._list_space_between_letters(painter))
         painter.setPen(QPen(CROSSHAIR_COLOR, 1))
         width, height, gap = self.width(), self.height(), CROSSHAIR_GAP_PX
         for start, end in (
@@ -145,6 +171,17 @@ class CanvasAnnotations(QWidget):
             ((x, y + gap), (x, height)),
         ):
             painter.drawLine(QPointF(*start), QPointF(*end))
+        painter.setClipping(False)
+
+    def _list_space_between_letters(self, painter: QPainter) -> QRegion:
+        """Where lines cannot make letters illegible, such as an "I" on the vertical line."""
+        space = QRegion(self.rect())
+        for placement in self._place_letters():
+            area = self._find_area(placement)
+            flags = flags_to_int(placement.alignment)
+            text = painter.boundingRect(area, flags, placement.text)
+            space -= QRegion(text.adjusted(-LETTER_GAP_PX, 0, LETTER_GAP_PX, 0).toAlignedRect())
+        return space
 
     def _draw_texts(self, painter: QPainter) -> None:
         content = self.content
@@ -163,16 +200,28 @@ class CanvasAnnotations(QWidget):
                 ),
             ),
         ]
-        if content.letters is not None and min(self.width(), self.height()) >= MIN_LETTERS_PX:
-            letters = content.letters
-            placements += [
-                _Placement(ALIGN.AlignVCenter | ALIGN.AlignLeft, letters.left, is_bold=True),
-                _Placement(ALIGN.AlignVCenter | ALIGN.AlignRight, letters.right, is_bold=True),
-                _Placement(ALIGN.AlignTop | ALIGN.AlignHCenter, letters.top, is_bold=True),
-                _Placement(ALIGN.AlignBottom | ALIGN.AlignHCenter, letters.bottom, is_bold=True),
-            ]
-        for placement in placements:
+        for placement in (*placements, *self._place_letters()):
             self._draw_text(painter, placement)
+
+    def _place_letters(self) -> list[_Placement]:
+        letters = self.content.letters
+        if letters is None or min(self.width(), self.height()) < MIN_LETTERS_PX:
+            return []
+        return [
+            _Placement(ALIGN.AlignVCenter | ALIGN.AlignLeft, letters.left, is_bold=True),
+            _Placement(ALIGN.AlignVCenter | ALIGN.AlignRight, letters.right, is_bold=True),
+            _Placement(ALIGN.AlignTop | ALIGN.AlignHCenter, letters.top, is_bold=True),
+            _Placement(ALIGN.AlignBottom | ALIGN.AlignHCenter, letters.bottom, is_bold=True),
+        ]
+
+    def _find_area(self, placement: _Placement) -> QRectF:
+        """Area in which a text is aligned."""
+        area = QRectF(self.rect()).adjusted(MARGIN_PX, MARGIN_PX, -MARGIN_PX, -MARGIN_PX)
+        if placement.is_bold and placement.alignment & ALIGN.AlignTop:
+            area.setTop(area.top() + TEXT_PX + 4)  # below the title
+        if placement.is_bold and placement.alignment & ALIGN.AlignBottom:
+            area.setBottom(area.bottom() - TEXT_PX - 4)  # above the readout
+        return area
 
     def _compose_title(self, painter: QPainter) -> str:
         """Put the name before the title, shortened so that the rest is never cut."""
@@ -190,16 +239,13 @@ class CanvasAnnotations(QWidget):
         font = painter.font()
         font.setBold(placement.is_bold)
         painter.setFont(font)
-        area = QRectF(self.rect()).adjusted(MARGIN_PX, MARGIN_PX, -MARGIN_PX, -MARGIN_PX)
-        if placement.is_bold and placement.alignment & ALIGN.AlignTop:
-            area.setTop(area.top() + TEXT_PX + 4)  # below the title
-        if placement.is_bold and placement.alignment & ALIGN.AlignBottom:
-            area.setBottom(area.bottom() - TEXT_PX - 4)  # above the readout
+        area = self._find_area(placement)
         text = painter.fontMetrics().elidedText(
             placement.text, Qt.TextElideMode.ElideMiddle, int(area.width())
         )
         painter.setPen(SHADOW_COLOR)
-        painter.drawText(area.translated(1, 1), text, QTextOption(placement.alignment))
+        for x, y in OUTLINE_OFFSETS:
+            painter.drawText(area.translated(x, y), text, QTextOption(placement.alignment))
         painter.setPen(placement.color)
         painter.drawText(area, text, QTextOption(placement.alignment))
 
@@ -219,8 +265,8 @@ class CanvasAnnotations(QWidget):
             return
         right, bottom = self.width() - MARGIN_PX, self.height() - MARGIN_PX
         left = right - bar.length_px
-        for offset, color in ((1, SHADOW_COLOR), (0, TEXT_COLOR)):
-            painter.setPen(QPen(color, 2))
+        for offset, width, color in ((1, 4, SHADOW_COLOR), (0, 2, TEXT_COLOR)):
+            painter.setPen(QPen(color, width))
             line_y = bottom + offset
             painter.drawLine(QPointF(left, line_y), QPointF(right, line_y))
             for x in (left, right):
@@ -232,10 +278,9 @@ class CanvasAnnotations(QWidget):
         font = painter.font()
         font.setBold(False)
         painter.setFont(font)
-        for offset, color in ((1, SHADOW_COLOR), (0, TEXT_COLOR)):
-            painter.setPen(color)
-            painter.drawText(
-                area.translated(offset, offset),
-                text,
-                QTextOption(ALIGN.AlignRight | ALIGN.AlignVCenter),
-            )
+        alignment = QTextOption(ALIGN.AlignRight | ALIGN.AlignVCenter)
+        painter.setPen(SHADOW_COLOR)
+        for x, y in OUTLINE_OFFSETS:
+            painter.drawText(area.translated(x, y), text, alignment)
+        painter.setPen(TEXT_COLOR)
+        painter.drawText(area, text, alignment)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -21,8 +21,9 @@ from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.views.toolbar import ViewToolbar
 from napari_dycon.widgets.window.preferences import get_preferences
+from napari_dycon.widgets.window.window_width import WindowWidth
 
-MIN_WIDTH_FOR_SIDE_VIEWS = 1600  # pixels of the screen
+MIN_WIDTH_FOR_SIDE_VIEWS = 1500  # pixels of the window, which may be framed
 SPATIAL_DIMENSIONS = 3
 NO_PROJECT_TIP = "To begin, open a folder with scans, or a project, in the DyCON panel."
 NO_CASE_TIP = "Select a case in the list of the DyCON panel."
@@ -47,6 +48,9 @@ class CanvasArea:
         row.addWidget(strip, 1)
         row.addWidget(slice_button)
         self._is_started = False
+        self.window_width = WindowWidth(get_main_window(viewer))
+        self._shows_side_views = False  # what was chosen for the width of the window
+        self._is_automatic = True  # until the user shows or hides the side views
         self.views = LinkedViews(viewer, layers)
         self.toolbar = ViewToolbar(session, viewer, layers, self.views)
         session.case_shown.connect(self._on_case_shown)
@@ -64,10 +68,9 @@ class CanvasArea:
         get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
         get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._bar)
         self._show_tip(self._session.project)
-        screen = QApplication.primaryScreen()
-        is_wide = screen is not None and screen.size().width() >= MIN_WIDTH_FOR_SIDE_VIEWS
-        if is_wide and get_preferences().views.side_views:
-            self.views.show_side_views(True)
+        self.window_width.changed.connect(self._arrange)
+        self.views.arrangement_changed.connect(self._on_arrangement_changed)
+        self._arrange(self.window_width.width)
         self._on_case_shown(self._session.case)
 
     def close(self) -> None:
@@ -75,6 +78,8 @@ class CanvasArea:
         self._session.case_shown.disconnect(self._on_case_shown)
         self._session.project_changed.disconnect(self._show_tip)
         self.toolbar.disconnect_events()
+        self.window_width.close()
+        self._is_automatic = False
         self.views.close()
         if self._is_started:
             get_main_window(self._viewer).removeToolBar(self.toolbar)
@@ -83,6 +88,15 @@ class CanvasArea:
             widget.hide()
             widget.setParent(None)
             widget.deleteLater()
+
+    def _arrange(self, width: int) -> None:
+        """Show the side views in a wide window and hide them in a narrow one."""
+        if self._is_automatic and get_preferences().views.side_views:
+            self._shows_side_views = width >= MIN_WIDTH_FOR_SIDE_VIEWS
+            self.views.show_side_views(self._shows_side_views)
+
+    def _on_arrangement_changed(self) -> None:
+        self._is_automatic &= self.views.has_side_views == self._shows_side_views
 
     def _show_tip(self, project: object) -> None:
         """Say in the empty canvas what to do next."""

@@ -101,12 +101,14 @@ class ViewGestures(QObject):
     def update_description(self, *_: object) -> None:
         """Describe what is under the mouse again, after a change that did not move the mouse."""
         if self._hovered is None:
+            self._viewer.status = ""  # it described what has changed
             return
         view, x, y = self._hovered
         if self._session.case is None or not view.is_flat:
             self.leave(view)
         else:
             self.hover(view, x, y)
+            self._viewer.status = view.readout  # napari updates it only when the mouse moves
 
     def is_navigating(self, view: View) -> bool:
         """Whether a click in a view neither paints nor draws, and no command waits for it."""

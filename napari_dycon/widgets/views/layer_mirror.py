@@ -63,12 +63,24 @@ class LayerMirror(QObject):
 
     Changes are applied in the next iteration of the event loop, so that several changes at once,
     as for a new case, update the other view once.
+
+    Parameters
+    ----------
+    is_shown_in_slices : whether slices show a layer that the 3D view hides; ``None`` if that does
+        not change while the 3D view is open
     """
 
     filled = Signal()  # the first layer was copied
 
-    def __init__(self, source: ViewerModel, target: ViewerModel, parent: QObject) -> None:
+    def __init__(
+        self,
+        source: ViewerModel,
+        target: ViewerModel,
+        parent: QObject,
+        is_shown_in_slices: Callable[[Layer], bool | None],
+    ) -> None:
         super().__init__(parent)
+        self._is_shown_in_slices = is_shown_in_slices
         self._source, self._target = source, target
         self._copies: dict[Layer, Layer] = {}
         self._connections: dict[Layer, list[Connection]] = {}
@@ -128,6 +140,7 @@ class LayerMirror(QObject):
             self._on_active_changed()
             if was_empty and self._copies:
                 self.filled.emit()
+            self.update_visibility()
         if self._uncopied:
             self._add_timer.start()
 
@@ -229,6 +242,19 @@ class LayerMirror(QObject):
     def _is_kept(self, name: str) -> bool:
         """Whether a property is not copied: the 3D view hides scans that slices still show."""
         return name == "visible" and self._source.dims.ndisplay == SPATIAL_DIMENSIONS
+
+    def update_visibility(self) -> None:
+        """Beside the 3D view, show what slices are to show."""
+        if self._source.dims.ndisplay != SPATIAL_DIMENSIONS:
+            return  # events of the layers have told of it
+        self._is_applying = True
+        try:
+            for layer, layer_copy in self._copies.items():
+                is_shown = self._is_shown_in_slices(layer)
+                if is_shown is not None and layer_copy.visible != is_shown:
+                    layer_copy.visible = is_shown
+        finally:
+            self._is_applying = False
 
     def _on_ndisplay_changed(self, _: Any) -> None:
         """Take over what was shown or hidden while the main view was in 3D."""

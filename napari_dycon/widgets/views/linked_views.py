@@ -40,12 +40,14 @@ BACKGROUND = "black"  # as in radiology viewers, in both themes
 class SideView(View):
     """A further canvas with copies of all layers."""
 
-    def __init__(self, viewer: Viewer, plane: Plane) -> None:
+    def __init__(self, viewer: Viewer, layers: CaseLayers, plane: Plane) -> None:
         model = ViewerModel(title=plane.title)
         self._own_widget: QtViewer | None = make_qt_viewer(model)
         super().__init__(model, self._own_widget, plane)
         model.canvas.background_color_override = BACKGROUND
-        self.mirror = LayerMirror(viewer, model, self)
+        self.mirror = LayerMirror(viewer, model, self, layers.is_layer_shown_in_slices)
+        self._layers = layers
+        layers.visibility_applied.connect(self.mirror.update_visibility)
 
     def show_slice(self) -> None:
         """Show the slice at the position of the crosshair."""
@@ -56,6 +58,7 @@ class SideView(View):
     def close(self) -> None:
         """Release the copies of the layers and close the canvas."""
         super().close()
+        self._layers.visibility_applied.disconnect(self.mirror.update_visibility)
         self.mirror.close()
         widget, self._own_widget = self._own_widget, None
         if widget is not None:
@@ -94,6 +97,8 @@ class LinkedViews(QObject):
             (self.intensity_window.changed, self._show_window_text),
             (self.gestures.used, self.activate),
             (layers.placing_case, self._on_placing_case),
+            (layers.visibility_applied, self._show_region),
+            (self._session.annotation.roi_changed, self._show_region),
             *(
                 (signal, self.gestures.update_description)
                 for signal in (
@@ -178,7 +183,7 @@ class LinkedViews(QObject):
         layout = get_central_layout(self._viewer)
         column = QSplitter(Qt.Orientation.Vertical)
         for plane in self._side_planes():
-            view = SideView(self._viewer, plane)
+            view = SideView(self._viewer, self._layers, plane)
             view.shows_crosshair = self._shows_crosshair
             view.model.mouse_drag_callbacks.append(self._forward_click)
             view.mirror.filled.connect(partial(self._start_side_view, view))
@@ -257,6 +262,7 @@ class LinkedViews(QObject):
         if case is not None and len(self._viewer.dims.order) == len(self.main_view.plane.order):
             self.show_plane(self.main_view.plane)
         self._show_window_text()
+        self._show_region()
         self._follow_position()
 
     def _on_placing_case(self, is_placing: bool) -> None:
@@ -305,6 +311,13 @@ class LinkedViews(QObject):
             self._layers.set_active_axis(view.plane.value)
 
     # ---- Texts and forwarded clicks ----------------------------------------------------------
+
+    def _show_region(self, *_: object) -> None:
+        """Outline the region of interest in the side views; the main view has a layer for it."""
+        is_shown = self._session.case is not None and self._layers.is_shown_in_slices("roi")
+        for view in self.side_views:
+            view.region = self._session.annotation.roi if is_shown else None
+            view.update_annotations()
 
     def _show_window_text(self, *_: object) -> None:
         limits = self.intensity_window.range

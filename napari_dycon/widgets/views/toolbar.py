@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QHBoxLayout,
-    QToolBar,
     QToolButton,
     QWidget,
 )
@@ -20,6 +19,7 @@ from napari_dycon.application.intensity_windows import choose_decimals
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.intensity_window import CUSTOM
+from napari_dycon.widgets.views.compact_toolbar import CompactToolbar
 from napari_dycon.widgets.views.histogram import HistogramPopup
 from napari_dycon.widgets.views.linked_views import LinkedViews
 from napari_dycon.widgets.views.planes import Plane
@@ -27,11 +27,11 @@ from napari_dycon.widgets.views.tool_buttons import ToolButtons
 from napari_dycon.widgets.window.helpers import make_plain_label, signals_blocked
 
 NAME = "Views"
+SHORT_NAMES = {Plane.AXIAL: "Ax", Plane.CORONAL: "Cor", Plane.SAGITTAL: "Sag"}
 MAX_VALUE = 1e7
-SPIN_WIDTH_PX = 104
 
 
-class ViewToolbar(QToolBar):
+class ViewToolbar(CompactToolbar):
     """Controls of the views; all are disabled while no case is shown."""
 
     def __init__(
@@ -45,6 +45,7 @@ class ViewToolbar(QToolBar):
         self._viewer = viewer
         self._views = views
         self._window = views.intensity_window
+        self._choices: tuple[str, ...] = ()  # names of channels and presets
         self.histogram = HistogramPopup(session, self._window, self)
         self.tools = ToolButtons(session, layers)
         self.addWidget(self.tools)
@@ -54,10 +55,6 @@ class ViewToolbar(QToolBar):
         self.addSeparator()
         self._build_channel()
         self._build_window()
-        overflow = self.findChild(QToolButton, "qt_toolbar_ext_button")
-        if overflow is not None:  # its arrow is invisible in napari's dark theme
-            overflow.setText("»")
-            overflow.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
         for signal in (
             session.case_shown,
             views.arrangement_changed,
@@ -66,14 +63,6 @@ class ViewToolbar(QToolBar):
             signal.connect(self._refresh)
         viewer.dims.events.ndisplay.connect(self._refresh)
         self._refresh()
-
-    def use_colors(self, highlight: str, text: str) -> None:
-        """Follow the theme of the window, which has no style for buttons of toolbars."""
-        self.setStyleSheet(
-            "QToolButton { padding: 3px 7px; border-radius: 3px; }"
-            f"QToolButton:checked {{ background: {highlight}; color: {text}; }}"
-            f"QToolButton:hover {{ border: 1px solid {highlight}; }}"
-        )
 
     def disconnect_events(self) -> None:
         """Disconnect from the viewer."""
@@ -89,6 +78,7 @@ class ViewToolbar(QToolBar):
                 partial(self._show_plane, plane),
             )
             button.setCheckable(True)
+            self.add_short_text(button, SHORT_NAMES[plane])
             self.plane_buttons[plane] = button
         self.solid_button = self._add_button(
             "3D", "Surfaces of the structures in 3D, and back to slices (Ctrl+Y)", self._toggle_3d
@@ -103,6 +93,7 @@ class ViewToolbar(QToolBar):
             self._views.toggle_side_views,
         )
         self.linked_button.setCheckable(True)
+        self.add_short_text(self.linked_button, "3 views")
         self.crosshair_button = self._add_button(
             "Crosshair",
             "Mark the same position in all views. A click moves it while no tool is active, "
@@ -132,13 +123,14 @@ class ViewToolbar(QToolBar):
         box = QWidget()
         row = QHBoxLayout(box)
         row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(4)
         row.addWidget(self.preset)
         for spin_box, letter, tip in (
             (self.width_box, "W", "Width of the displayed range"),
             (self.level_box, "L", "Center of the displayed range"),
         ):
             spin_box.setRange(-MAX_VALUE, MAX_VALUE)
-            spin_box.setFixedWidth(SPIN_WIDTH_PX)
+            self.add_number(spin_box)
             spin_box.setKeyboardTracking(False)
             spin_box.setToolTip(f"{tip}; drag with the right button in the scan to change it")
             spin_box.setAccessibleName(tip)
@@ -148,6 +140,7 @@ class ViewToolbar(QToolBar):
         self.width_box.setMinimum(0.0)
         self.histogram_button = QToolButton()
         self.histogram_button.setText("Histogram")
+        self.add_short_text(self.histogram_button, "Hist.")
         self.histogram_button.setToolTip("Histogram of the intensities, with the displayed range")
         self.histogram_button.clicked.connect(
             lambda: self.histogram.show_below(self.histogram_button)
@@ -192,11 +185,11 @@ class ViewToolbar(QToolBar):
         self.solid_button.setChecked(not is_flat)
         self.linked_button.setChecked(self._views.has_side_views)
         self.crosshair_button.setChecked(self._views.shows_crosshair)
-        self._refresh_channels()
         names = self._window.preset_names()
         if self._window.preset not in names:
             names.append(self._window.preset)
         set_items(self.preset, names, self._window.preset)
+        self._refresh_channels()
         limits = self._window.range
         if limits is not None:
             low, high = limits
@@ -216,6 +209,10 @@ class ViewToolbar(QToolBar):
         self._channel_action.setVisible(len(names) > 1)
         if len(names) > 1:
             set_items(self.channel, names, names[self._window.channel])
+        choices = (*names, *(self.preset.itemText(i) for i in range(self.preset.count())))
+        if choices != self._choices:  # of other widths
+            self._choices = choices
+            self.refit()
 
 
 def set_items(choice: QComboBox, names: list[str], current: str) -> None:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_control_characters
+from napari_dycon.core.types import Box
 from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.napari_internals import get_canvas_widget
 from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
@@ -65,6 +66,7 @@ class View(QObject):
         self.window_text = ""
         self.is_active = False
         self.shows_crosshair = True
+        self.region: Box | None = None  # of interest, in voxels
         self._case: ActiveCase | None = None
         self.position: Position = (0.0, 0.0, 0.0)
         # Camera and position often change together.
@@ -229,10 +231,31 @@ class View(QObject):
                 window=self.window_text,
                 letters=compute_edge_letters(case.image.affine, self.plane),
                 crosshair=crosshair,
+                region=self._locate_region(case),
                 zoom=geometry.zoom,
                 is_active=self.is_active,
             )
         )
+
+    def _locate_region(self, case: ActiveCase) -> tuple[float, float, float, float] | None:
+        """Borders of the region of interest in pixels, where the slice goes through it."""
+        region, axis = self.region, self.plane.value
+        if region is None:
+            return None
+        if not region[axis].start <= to_voxel(case, self._position)[axis] < region[axis].stop:
+            return None
+        first, last = (
+            self.geometry.to_pixel(*corner)
+            for corner in zip(
+                *(
+                    ((region[a].start - 0.5) * spacing, (region[a].stop - 0.5) * spacing)
+                    for a, spacing in enumerate(case.image.spacing_mm)
+                    if a != axis
+                ),
+                strict=True,
+            )
+        )
+        return (*first, *last)
 
 
 def to_voxel(case: ActiveCase, position: Position) -> tuple[int, int, int]:

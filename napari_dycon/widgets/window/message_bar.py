@@ -35,8 +35,8 @@ Level = Literal["info", "warning", "error"]
 NEWS_SECONDS = 15.0
 SEQUEL_S = 0.3  # messages within this time come together
 MAX_RECENT = 50  # messages that can be read again
-LINES, LINES_ON_TALL_SCREENS = 2, 3  # reserved
-TALL_SCREEN_PX = 900
+LINES, LINES_IN_TALL_PANELS = 2, 3  # reserved
+TALL_PANEL_PX = 780
 ICON_PX = 16
 LEVEL_NAMES: dict[Level, str] = {"info": "News", "warning": "Warning", "error": "Error"}
 # For dark and for light backgrounds; the one with the better contrast is used.
@@ -76,6 +76,7 @@ class MessageBar(QWidget):
         self._text = ""
         self._shown_at = 0.0
         self._background = "#262930"
+        self._panel_height = 0
         self._recent: deque[tuple[str, Level, str]] = deque(maxlen=MAX_RECENT)
         self.icon_label = QLabel()
         self.icon_label.setFixedSize(ICON_PX, ICON_PX)
@@ -145,6 +146,14 @@ class MessageBar(QWidget):
         self._background = background
         self._show()
 
+    def adapt_to_height(self, panel_height: int) -> None:
+        """Reserve as many lines as the height of the panel allows."""
+        is_same = (panel_height >= TALL_PANEL_PX) == (self._panel_height >= TALL_PANEL_PX)
+        self._panel_height = panel_height
+        if not is_same:
+            self._reserve_space()
+            self._shorten()
+
     def show_recent(self) -> None:
         """Show the recent messages in a dialog, in full length."""
         lines = [f"{when}  {LEVEL_NAMES[level]}: {text}" for when, level, text in self._recent]
@@ -185,9 +194,7 @@ class MessageBar(QWidget):
 
     def _reserve_space(self) -> None:
         self.text_label.ensurePolished()
-        screen = self.screen()
-        is_tall = screen is not None and screen.size().height() >= TALL_SCREEN_PX
-        lines = LINES_ON_TALL_SCREENS if is_tall else LINES
+        lines = LINES_IN_TALL_PANELS if self._panel_height >= TALL_PANEL_PX else LINES
         height = lines * self.text_label.fontMetrics().height() + 4
         self.text_label.setFixedHeight(height)
         self.setFixedHeight(max(height, self.dismiss_button.sizeHint().height()))

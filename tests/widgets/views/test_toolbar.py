@@ -72,7 +72,7 @@ def test_only_the_label_of_an_editable_project_has_tools(opened_panel: Any, qtbo
 def test_the_own_window_hides_the_controls_of_napari(opened_panel: Any) -> None:
     from napari_dycon.widgets.app import hide_docks
 
-    viewer, _ = opened_panel
-    hide_docks(viewer)
+    viewer, panel = opened_panel
+    hide_docks(viewer, panel)
     assert not get_qt_viewer(viewer).dockLayerControls.isVisible()
-    assert get_qt_viewer(viewer).dockLayerList.isVisible()  # the screen of the tests is large
+    assert get_qt_viewer(viewer).dockLayerList.isVisible()  # the window of the tests is wide
