@@ -37,7 +37,7 @@ class ActiveCase:
     )  # (low, high) of each channel
     statistics: list[IntensityStatistics] = dataclasses.field(default_factory=list)  # by channel
     is_head: bool = False  # a CT of the head
-    # Values above which the maps are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
+    # Values above which the maps are tinted; see ``colormaps.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user

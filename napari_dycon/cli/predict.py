@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -124,6 +124,8 @@ def predict(
     _report_failures(all_failures, as_json)
     if all_failures:
         raise summarize_failures(all_failures, inputs.count + len(inputs.incomplete))
+    if end_with_input:
+        _end_now(0)
 
 
 def _end_with_input() -> None:
@@ -139,6 +141,13 @@ def _end_with_input() -> None:
         pass
     abandon_writes(WRITE_TIMEOUT_S)
     os._exit(CANCELED_EXIT_CODE)
+
+
+def _end_now(code: int) -> NoReturn:
+    """End this process without the seconds that Python needs to unload its modules."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _resolve_inputs(
@@ -213,6 +222,7 @@ def _predict_inputs(
             predict_file_batch,
         )
         from napari_dycon.engine.atlas.templates import attach_atlases
+        from napari_dycon.engine.inference.predict_scans import plan_comparison
         from napari_dycon.engine.inference.preliminary import predict_preliminary
 
         model, device, dtype = _load_network(run, device_name)
@@ -221,6 +231,8 @@ def _predict_inputs(
             project, run.id, model, first_cases, device, dtype, progress
         ):
             show(event)
+        if inputs.scans is None:
+            plan_comparison(progress, project, run.id, model, inputs.case_ids)
         model = attach_atlases(project, run, model, device, dtype, show, progress=progress)
         if inputs.scans is not None:
             events = predict_file_batch(

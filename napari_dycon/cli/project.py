@@ -128,6 +128,9 @@ def cases(
         for case_id in parse_case_ids(text) if text else ():
             if splits.setdefault(opened.get_case(case_id).id, split) != split:
                 raise UserError(f"{case_id} cannot be used for both training and validation.")
-    for case_id, split in splits.items():
-        opened.set_split(case_id, split)
+    if splits:
+        from napari_dycon.application.cases.split_choice import change_splits
+
+        for note in change_splits(opened, splits):
+            print_status(note.text)
     show_cases(opened, as_json)

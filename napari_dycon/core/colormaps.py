@@ -19,6 +19,28 @@ UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
 )
 
 
+DEFAULT_THRESHOLD = 0.3  # of maps, below which they are transparent
+# Tinting everything would hide the scan: at most this fraction of a map's voxels is tinted.
+MAX_TINTED_FRACTION = 0.1
+
+
+def find_tint_threshold(values: npt.NDArray[Any]) -> float:
+    """Return the value of a map ``(D, H, W)`` above which the largest allowed part is tinted."""
+    return float(np.quantile(values[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
+
+
+def choose_color_range(threshold: float, tint_threshold: float) -> tuple[float, float]:
+    """Return the range of values that the colors of a map show.
+
+    Parameters
+    ----------
+    threshold : value below which the map is transparent, if no more than allowed is tinted
+    tint_threshold : result of ``find_tint_threshold``
+    """
+    low = max(threshold, min(tint_threshold, 0.999))
+    return low, max(1.0, low + 0.01)
+
+
 def parse_color(text: str) -> tuple[float, float, float]:
     """Convert a color like ``#56b4e9`` to red, green and blue from 0 to 1."""
     red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))

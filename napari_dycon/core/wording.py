@@ -1,6 +1,14 @@
-"""Counts and volumes in words."""
+"""Counts, volumes and names of methods in words."""
 
 from __future__ import annotations
+
+METHOD_NAMES = {
+    "dycon": "DyCON",
+    "secl-region": "SECL by region",
+    "secl-anatomical": "SECL by anatomy",
+    "mean-teacher": "mean teacher",
+    "supervised": "supervised",
+}
 
 
 def format_count(count: int, noun: str) -> str:

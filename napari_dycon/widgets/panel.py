@@ -27,6 +27,7 @@ from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
 from napari_dycon.widgets.window.message_bar import MessageBar
 from napari_dycon.widgets.window.panel_sections import PanelSections
+from napari_dycon.widgets.window.preferences import PreferenceFollower
 from napari_dycon.widgets.window.progress_row import ProgressRow
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
@@ -50,7 +51,7 @@ class DyconPanel(QWidget):
         self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.is_window_visible)
         self.data = DataSection(self.session)
         self.annotate = AnnotateSection(self.session, self.layers)
-        self.train = TrainSection(self.session)
+        self.train = TrainSection(self.session, self.task_runner.activities)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
         self.canvas_area = CanvasArea(
@@ -95,6 +96,14 @@ class DyconPanel(QWidget):
         )
         self._keys = KeyDispatcher(
             make_actions(self.session, self.shortcuts), lambda: views.active_view.canvas, self
+        )
+        self._preferences = PreferenceFollower(
+            {
+                "annotate.brush_mm": self.annotate.brush.diameter.setValue,
+                "review.show_above": self.review.overlay_controls.threshold.setValue,
+                "train.minutes": self.train.set_minutes,
+                "views.side_views": views.show_side_views,
+            }
         )
         self.viewer.events.theme.connect(self._apply_theme)
         self._apply_theme()
@@ -160,6 +169,7 @@ class DyconPanel(QWidget):
         except DyconError:  # already reported
             with contextlib.suppress(DyconError):  # everything else must still be released
                 self.session.save_recovery_copy()
+        self._preferences.close()
         self.strip.disconnect_events()
         self.annotate.tools.roi_controls.disconnect_events()
         self.canvas_area.close()

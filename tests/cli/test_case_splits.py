@@ -60,3 +60,12 @@ def test_names_chosen_in_the_window_are_listed(run: Run, project: Project) -> No
     assert f"{case_id} │ First patient" in out
     _, out, _ = run("cases", project.path, "--json")
     assert json.loads(out)["cases"][0]["name"] == "First patient"
+
+
+def test_a_change_is_explained_beside_the_table(run: Run, project: Project) -> None:
+    first = project.cases[0].id
+    _, out, err = run("cases", project.path, "--validation", first, "--json")
+    assert f"{first}: validation only." in err
+    json.loads(out)
+    _, _, err = run("cases", project.path)
+    assert "validation" not in err

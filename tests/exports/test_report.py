@@ -58,10 +58,10 @@ def test_report_figures_equal_those_of_the_evaluation(project: Project, tmp_path
     assert float(found["scan-4"]["uncertainty"]) == pytest.approx(0.25)
     assert float(found["scan-4"]["prediction_ml"]) > 0
     assert (found["scan-4"]["dice"], found["scan-5"]["prediction_ml"]) == ("", "")
-    assert f"5 cases predicted by run {run.id}, method dycon, 12 steps." in page.text
-    mean = f"Validation 1 box {wanted['classes']['1']['reference_volume_ml']:.3f}"
+    assert f"5 cases predicted by run {run.id}, method DyCON, 12 steps." in page.text
+    mean = f"Validation 1 box {wanted['classes']['1']['reference_volume_ml']:.2f}"
     assert mean in page.text
-    assert f"{wanted['classes']['1']['dice']:.3f}" in page.text
+    assert f"{wanted['classes']['1']['dice']:.2f}" in page.text
     assert len(page.pictures) == 5 * 6 + 3
 
 

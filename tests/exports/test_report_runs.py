@@ -25,8 +25,8 @@ def test_the_newest_prediction_of_each_case_is_reported(project: Project, tmp_pa
         "scan-0": old.id, "scan-1": new.id, "scan-2": "", "scan-3": old.id, "scan-4": new.id,
         "scan-5": "",
     }  # fmt: skip
-    assert f"2 cases predicted by run {old.id}, method dycon, 12 steps." in page.text
-    assert f"2 cases predicted by run {new.id}, method dycon, 12 steps." in page.text
+    assert f"2 cases predicted by run {old.id}, method DyCON, 12 steps." in page.text
+    assert f"2 cases predicted by run {new.id}, method DyCON, 12 steps." in page.text
     assert "The predictions are of several runs" in page.text
     dice = {row["case"]: row["dice"] for row in read_rows(tmp_path / "out")}
     assert float(dice["scan-0"]) > float(dice["scan-1"])

@@ -106,10 +106,10 @@ def test_open_paint_train_accept_reopen(
     save_screenshot(viewer, "train")
     session.pause()
     qtbot.waitUntil(lambda: session.status.phase == "paused", timeout=30_000)
-    assert panel.train.pause_button.text() == "Resume"
+    assert panel.progress_row.pause_button.text() == "Resume"
     session.resume()
     qtbot.waitUntil(lambda: session.status.phase == "training", timeout=30_000)
-    panel.train.stop_button.click()
+    panel.progress_row.stop_button.click()
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=60_000)
     assert seen[-1].event == "stopped"
     assert panel.train.start_button.isEnabled()

@@ -11,20 +11,18 @@ from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import LabelVersion
-from napari_dycon.application.predictions.map_artifacts import (
+from napari_dycon.core.colormaps import find_tint_threshold
+from napari_dycon.core.types import UNANNOTATED, LabelArray
+from napari_dycon.engine.inference.map_artifacts import (
     clean_map,
     find_content_box,
     find_inner_box,
     find_period,
 )
-from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.errors import UserError
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
 
-# Tinting everything would hide the scan: at most this fraction of a map's voxels is tinted,
-# those above the value in ``display_thresholds``.
-MAX_TINTED_FRACTION = 0.1
 PREDICTION_KINDS: tuple[PredictionKind, ...] = ("mask", "uncertainty", "disagreement")
 
 
@@ -91,7 +89,7 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             for values in (uncertainty, disagreement)
         )
         case.display_thresholds = {
-            kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
+            kind: find_tint_threshold(array)
             for kind in ("uncertainty", "disagreement")
             if (array := getattr(case, kind)) is not None
         }

@@ -103,8 +103,13 @@ def label_probabilities(
     n_classes: int,
     *,
     device: torch.device = CPU,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Compute class probabilities with the weights of ``fuse_labels``.
+
+    Parameters
+    ----------
+    on_fraction : called after each tile with the fraction of the work that is done
 
     Returns
     -------
@@ -115,7 +120,7 @@ def label_probabilities(
     result = torch.zeros(n_classes, *label_tensors[0].shape, device=device)
     result[0] = 1.0
     for tile, probabilities in _iterate_tile_probabilities(
-        image, images, label_tensors, range(n_classes), device
+        image, images, label_tensors, range(n_classes), device, on_fraction
     ):
         tile_result = result[(slice(None), *tile)]
         tile_result.copy_(torch.where(probabilities.sum(dim=0) > 0, probabilities, tile_result))
@@ -128,6 +133,7 @@ def _iterate_tile_probabilities(
     labels: Sequence[Tensor],
     values: Sequence[int],
     device: torch.device,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Yield tiles around the structures with the probability of each value; 0 without labels."""
     is_structure = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
@@ -139,7 +145,8 @@ def _iterate_tile_probabilities(
     volumes = [_move_to_device(volume, device) for volume in (image, *images)]
     statistics = [_channel_statistics(volume) for volume in volumes]
     size = TILE_SIZE if device.type == "cpu" else GPU_TILE_SIZE
-    for tile in _split_into_tiles(box, size):
+    tiles = _split_into_tiles(box, size)
+    for number, tile in enumerate(tiles, start=1):
         with use_single_thread(device):
             fixed, *tile_images = (
                 normalize_local_contrast(
@@ -153,6 +160,8 @@ def _iterate_tile_probabilities(
             tile_labels = [_crop(label[None], tile, SEARCH_RADIUS)[0] for label in labels]
             probabilities = _compute_probabilities(fixed, tile_images, tile_labels, values)
         yield tile, probabilities
+        if on_fraction is not None:
+            on_fraction(number / len(tiles))
 
 
 def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Tensor:

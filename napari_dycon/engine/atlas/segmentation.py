@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 
 SAME_SCAN_TOLERANCE = 0.02  # largest difference, in deviations, of one scan that was prepared twice
+REGISTRATION_SHARE = 0.35  # of the time of a segmentation, measured on the left atrium
 SLICE_STRIDE = 8  # every n-th slice is compared
 MAX_ATLASES_IN_MEMORY = 256  # downsampled scans to keep, 50 kB per channel each
 
@@ -111,6 +112,7 @@ def segment_with_atlases(
     atlas_groups: Sequence[Sequence[LabeledCase]],
     n_classes: int,
     device: torch.device,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Tensor | None:
     """Segment a scan with atlases; ``None`` if they do not agree.
 
@@ -120,6 +122,8 @@ def segment_with_atlases(
     atlas_groups : groups of atlases, starting with the labeled cases, whose agreement is required;
         of each group the ``pseudo_labels.MAX_ATLASES`` most similar to the scan are used, never the
         scan itself
+    on_fraction : called with the fraction of the work that is done, on the CPU, where the host
+        waits for each part
 
     Returns
     -------
@@ -134,6 +138,12 @@ def segment_with_atlases(
         return None
     atlases = [atlas for group in selected_groups for atlas in group]
     registered = _register_atlases(image, atlases, device)
+
+    def report(fraction: float) -> None:
+        if on_fraction is not None and device.type == "cpu":
+            on_fraction(REGISTRATION_SHARE + (1.0 - REGISTRATION_SHARE) * fraction)
+
+    report(0.0)
     images, labels = [list(part) for part in zip(*registered, strict=True)]
     manual_labels = labels[: len(selected_groups[0])]
     if not atlases_agree(manual_labels):
@@ -147,7 +157,7 @@ def segment_with_atlases(
             image, fused_label, images[0].cpu().numpy(), manual_labels[0].cpu().numpy()
         ):
             return None
-    return label_probabilities(image, images, labels, n_classes, device=device)
+    return label_probabilities(image, images, labels, n_classes, device=device, on_fraction=report)
 
 
 def _select_similar_atlases(

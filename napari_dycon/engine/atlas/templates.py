@@ -98,7 +98,7 @@ def attach_atlases(
     _plan_work(progress, model, len(atlases), len(candidates))
     progress.set_total(1, "checking")
     progress.start("", "checking")
-    with progress.measure("atlases", min(max(len(atlases) - 1, 0), MAX_ATLASES)):
+    with progress.measure("registrations", _count_compared(len(atlases))):
         can_agree = _can_atlases_agree(atlases, device)
     progress.finish()
     if not can_agree:
@@ -150,13 +150,19 @@ def _find_templates(
     return candidates, missing
 
 
+def _count_compared(n_atlases: int) -> int:
+    """Return how many atlases are registered to another one to check whether they can agree."""
+    return min(max(n_atlases - 1, 0), MAX_ATLASES)
+
+
 def _plan_work(
     progress: PredictionProgress, model: TrainedModel, n_atlases: int, n_templates: int
 ) -> None:
     """Tell the progress how much work each template and each scan is."""
     passes = count_member_passes(model, fast=False)
+    n_compared = _count_compared(n_atlases)
     n_atlases, n_templates = min(n_atlases, MAX_ATLASES), min(n_templates, MAX_ATLASES)
-    progress.plan("checking", atlases=max(n_atlases - 1, 0))
+    progress.plan("checking", registrations=n_compared)
     progress.plan("references", passes=passes, atlases=n_atlases)
     progress.plan("predicting", passes=passes, atlases=n_atlases + n_templates)
 
@@ -202,7 +208,9 @@ def _predict_template(
     """Predict class indices (D, H, W) of a prepared scan with networks and atlases."""
     shape = image.shape[1:]
     with measure_work(progress, "atlases", count_atlases(model)):
-        atlas_probabilities = predict_with_atlases(model, image, shape, device)
+        atlas_probabilities = predict_with_atlases(
+            model, image, shape, device, on_fraction=progress.report_fraction
+        )
     if atlas_probabilities is None:
         return None
     members = predict_members(

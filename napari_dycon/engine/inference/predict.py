@@ -114,8 +114,9 @@ def predict_volume(
         if not fast:
             with measure_work(progress, "atlases", count_atlases(model)):
                 atlas_probabilities = predict_with_atlases(
-                    model, image, shape, device, exclude_case=exclude_case
-                )
+                    model, image, shape, device, exclude_case=exclude_case,
+                    on_fraction=None if progress is None else progress.report_fraction,
+                )  # fmt: skip
         passes = count_member_passes(model, fast=fast, shape=image.shape[1:])
         with measure_work(progress, "passes", passes):
             mean, *maps = compute_uncertainty_maps(
@@ -253,6 +254,7 @@ def predict_with_atlases(
     device: torch.device,
     *,
     exclude_case: str | None = None,
+    on_fraction: Callable[[float], None] | None = None,
 ) -> Tensor | None:
     """Compute atlas probabilities ``(classes, *shape)`` of a prepared scan; ``None`` without any.
 
@@ -268,8 +270,9 @@ def predict_with_atlases(
     def segment(compute_device: torch.device) -> Tensor | None:
         with use_single_thread(compute_device):
             return segment_with_atlases(
-                prepared_image, atlas_groups, len(model.class_values) + 1, compute_device
-            )
+                prepared_image, atlas_groups, len(model.class_values) + 1, compute_device,
+                on_fraction,
+            )  # fmt: skip
 
     try:
         probabilities = retry_with_less_memory(segment, dict.fromkeys((device, CPU)), device)

@@ -110,9 +110,9 @@ def predict_cases(
             metadata=PredictionMetadata(score=score, features=result.features),
         )  # fmt: skip
 
-    labeled = _find_cases_without_features(project, run_id)
     if progress is not None:
-        plan_predictions(progress, model, n_compared=len(labeled))
+        plan_predictions(progress, model)
+        plan_comparison(progress, project, run_id, model, cases)
     yield from _predict_scans(
         cases, read, compute, write, get_name=str, progress=progress, on_error=on_error
     )
@@ -123,17 +123,26 @@ def predict_cases(
     )
 
 
-def plan_predictions(
-    progress: PredictionProgress, model: TrainedModel, *, n_compared: int = 0
+def plan_predictions(progress: PredictionProgress, model: TrainedModel) -> None:
+    """Tell the progress how much work each scan is."""
+    passes = count_member_passes(model, fast=False)
+    progress.plan("predicting", passes=passes, atlases=count_atlases(model))
+
+
+def plan_comparison(
+    progress: PredictionProgress,
+    project: Project,
+    run_id: str,
+    model: TrainedModel,
+    cases: Sequence[str],
 ) -> None:
-    """Tell the progress how much work each scan is.
+    """Tell the progress of the labeled scans whose features are computed at the end.
 
     Parameters
     ----------
-    n_compared : labeled scans whose features are computed at the end
+    cases : cases that are predicted before, which gives their features
     """
-    passes = count_member_passes(model, fast=False)
-    progress.plan("predicting", passes=passes, atlases=count_atlases(model))
+    n_compared = len(_find_cases_without_features(project, run_id).keys() - set(cases))
     progress.plan("comparing", passes=model.config.inference.tta_scales[TEACHER_INDEX] ** 3)
     progress.set_total(n_compared, "comparing")
 

@@ -14,7 +14,11 @@ import torch
 
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.device import empty_cache, is_out_of_memory
-from napari_dycon.engine.inference.predict import TEACHER_INDEX, predict_volume
+from napari_dycon.engine.inference.predict import (
+    TEACHER_INDEX,
+    count_member_passes,
+    predict_volume,
+)
 from napari_dycon.engine.inference.predict_scans import prepare_scan
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.errors import DyconError
@@ -55,13 +59,13 @@ def predict_preliminary(
     A case that fails is left out: the complete prediction reports why.
     """
     network = make_preliminary_model(model)
-    scale = model.config.inference.tta_scales[TEACHER_INDEX]
-    progress.plan("preliminary", passes=scale**3)
     progress.set_total(len(cases), "preliminary")
     for case in cases:
         progress.start(case, "preliminary")
         try:
             scan = prepare_scan(project.read_image(case), model, case)
+            passes = count_member_passes(network, fast=True, shape=scan.image.shape[1:])
+            progress.plan("preliminary", passes=passes)
             result = predict_volume(
                 network, scan.grid, device, dtype, fast=True, prepared_image=scan.image,
                 progress=progress,

@@ -1,8 +1,9 @@
 """Progress of a prediction of several scans, with the phases before and after them.
 
-The remaining time is estimated from what was measured: scans of a phase take as long as those of
-this phase that are done. The first scan of a phase is estimated from its work, in passes of a
-network and in registered atlases, and from the time that each took so far.
+The remaining time is estimated from what was measured: each scan is work of some kinds, whose
+speed is that of the same kind of work, if possible in the same phase. Recent work counts most,
+since other programs may use the same computer. Kinds of work that were not measured yet are
+estimated from the others.
 """
 
 from __future__ import annotations
@@ -10,21 +11,25 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from napari_dycon.engine.inference.speed import (
+    RELATIVE_SECONDS,
+    RecentSpeed,
+    Work,
+    count_atlas_work,
+    fill_unknown_speeds,
+)
 from napari_dycon.project.runs.events import PredictingEvent, PredictionProgressEvent
 
 PredictionPhase = Literal[
     "loading", "preliminary", "checking", "references", "predicting", "comparing"
 ]
-Work = Literal["passes", "atlases"]
 
-# Measured on the left atrium, for as long as one of the two is unknown.
-PASSES_PER_ATLAS = 0.2
 MIN_FRACTION = 0.1  # of a work, below which its own speed says too little
-MIN_REMAINING = 0.05  # of the expected time of a scan that takes longer than expected
+MIN_REMAINING = 0.05  # of the expected time of work that takes longer than expected
 
 
 def count_passes(scales: Sequence[float], *, is_mirrored: bool) -> float:
@@ -41,13 +46,13 @@ def measure_work(
 
 @dataclass
 class _Phase:
-    """Scans of a phase, and the work of each."""
+    """Scans of a phase, the work of each, and what was measured."""
 
     total: int = 0
     n_finished: int = 0
-    n_timed: int = 0
-    seconds: float = 0.0  # of the timed scans together
     work: dict[Work, float] = field(default_factory=dict)
+    speeds: dict[Work, RecentSpeed] = field(default_factory=dict)
+    others: RecentSpeed = field(default_factory=RecentSpeed)  # reading, writing; per scan
 
     @property
     def n_left(self) -> int:
@@ -62,6 +67,35 @@ class _CurrentWork:
     amount: float
     start_time: float
     fraction: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start_time
+
+
+@dataclass(frozen=True)
+class _FinishedScan:
+    """The scan before, until the next one starts.
+
+    Attributes
+    ----------
+    others : of the phase, before that scan
+    others_s : time of the scan without its work
+    """
+
+    phase: _Phase
+    end_time: float
+    others: RecentSpeed
+    others_s: float
+
+
+@dataclass
+class _CurrentScan:
+    """The scan that is being processed."""
+
+    start_time: float
+    done: dict[Work, float] = field(default_factory=dict)  # amounts
+    work_s: float = 0.0
 
 
 class PredictionProgress:
@@ -83,11 +117,10 @@ class PredictionProgress:
         }
         self._phase: PredictionPhase = "loading"
         self._case = ""
-        self._scan_start: float | None = None
-        self._last_finish: tuple[_Phase, float] | None = None
+        self._scan: _CurrentScan | None = None
+        self._last_scan: _FinishedScan | None = None
         self._current: _CurrentWork | None = None
-        self._done_in_scan: dict[Work, float] = {}
-        self._measured: dict[Work, tuple[float, float]] = {}  # amount and seconds
+        self._speeds: dict[Work, RecentSpeed] = {}  # of all phases
         self._start_time = time.monotonic()
         self._largest_fraction = 0.0
 
@@ -113,27 +146,38 @@ class PredictionProgress:
         with self._lock:
             self._phases[phase].total = count
 
-    def plan(self, phase: PredictionPhase, *, passes: float = 0.0, atlases: float = 0.0) -> None:
+    def plan(
+        self,
+        phase: PredictionPhase,
+        *,
+        passes: float = 0.0,
+        atlases: int = 0,
+        registrations: int = 0,
+    ) -> None:
         """Set the work of each scan of a phase.
 
         Parameters
         ----------
         passes : scans that networks process, in voxels of the scan
-        atlases : labeled scans that are registered to it
+        atlases : labeled scans that are registered to it and fused
+        registrations : labeled scans that are only registered to it
         """
         with self._lock:
-            self._phases[phase].work = {"passes": passes, "atlases": atlases}
+            self._phases[phase].work = {
+                "passes": passes,
+                "atlases": count_atlas_work(atlases),
+                "registrations": registrations,
+            }
 
     def start(self, case: str, phase: PredictionPhase | None = None) -> PredictingEvent:
         """Return the event that announces the next case."""
         with self._lock:
             now = time.monotonic()
             self._phase, self._case = phase or self._next_phase(), case
-            if self._last_finish is not None:  # reading and writing between two scans
-                previous, finish_time = self._last_finish
-                if previous is self._phases[self._phase]:
-                    previous.seconds += now - finish_time
-            self._scan_start, self._done_in_scan, self._last_finish = now, {}, None
+            current, last = self._phases[self._phase], self._last_scan
+            if last is not None and last.phase is current:  # reading and writing between two scans
+                current.others = last.others.add(1.0, last.others_s + now - last.end_time)
+            self._scan, self._last_scan = _CurrentScan(now), None
             return PredictingEvent(
                 case=case,
                 done=self.n_finished,
@@ -144,14 +188,15 @@ class PredictionProgress:
     def finish(self) -> None:
         """Count one more scan as done, whether or not its prediction succeeded."""
         with self._lock:
-            phase = self._phases[self._next_phase() if self._scan_start is None else self._phase]
+            scan = self._scan
+            phase = self._phases[self._next_phase() if scan is None else self._phase]
             phase.n_finished += 1
-            if self._scan_start is not None:
+            if scan is not None:
                 now = time.monotonic()
-                phase.n_timed += 1
-                phase.seconds += now - self._scan_start
-                self._last_finish = phase, now
-            self._scan_start, self._done_in_scan = None, {}
+                others_s = max(now - scan.start_time - scan.work_s, 0.0)
+                self._last_scan = _FinishedScan(phase, now, phase.others, others_s)
+                phase.others = phase.others.add(1.0, others_s)
+            self._scan = None
 
     def _next_phase(self) -> PredictionPhase:
         for name in ("references", "predicting"):
@@ -162,6 +207,8 @@ class PredictionProgress:
     @contextlib.contextmanager
     def measure(self, kind: Work, amount: float) -> Iterator[None]:
         """Measure work on the current scan, to estimate that of the others."""
+        if kind == "atlases":
+            amount = count_atlas_work(round(amount))
         work = _CurrentWork(kind, amount, time.monotonic())
         with self._lock:
             self._current = work
@@ -170,11 +217,17 @@ class PredictionProgress:
         finally:
             with self._lock:
                 self._current = None
-                seconds = time.monotonic() - work.start_time
-                known_amount, known_seconds = self._measured.get(kind, (0.0, 0.0))
-                if amount:
-                    self._measured[kind] = known_amount + amount, known_seconds + seconds
-                self._done_in_scan[kind] = self._done_in_scan.get(kind, 0.0) + amount
+                self._record(work)
+
+    def _record(self, work: _CurrentWork) -> None:
+        """Learn from work that is done."""
+        kind, seconds = work.kind, work.seconds
+        if self._scan is not None:
+            self._scan.work_s += seconds
+            self._scan.done[kind] = self._scan.done.get(kind, 0.0) + work.amount
+        if work.amount:
+            for speeds in (self._speeds, self._phases.get(self._phase, _Phase()).speeds):
+                speeds[kind] = speeds.get(kind, RecentSpeed()).add(work.amount, seconds)
 
     def report_fraction(self, fraction: float) -> None:
         """Report how much of the current work is done."""
@@ -203,65 +256,72 @@ class PredictionProgress:
             )
 
     def _estimate_remaining(self) -> float | None:
-        rates: dict[Work, float | None] = {
-            "passes": self._estimate_rate("passes"),
-            "atlases": self._estimate_rate("atlases"),
-        }
-        if rates["passes"] is None and rates["atlases"] is not None:
-            rates["passes"] = rates["atlases"] / PASSES_PER_ATLAS
-        elif rates["atlases"] is None and rates["passes"] is not None:
-            rates["atlases"] = rates["passes"] * PASSES_PER_ATLAS
+        measured = {kind: self._measure_unit(kind, self._speeds) for kind in RELATIVE_SECONDS}
         remaining = 0.0
         for name, phase in self._phases.items():
-            is_current = self._scan_start is not None and name == self._phase
-            n_waiting = phase.n_left - is_current
-            if n_waiting <= 0 and not is_current:
+            scan = self._scan if name == self._phase else None
+            n_waiting = max(phase.n_left - (scan is not None), 0)
+            if not n_waiting and scan is None:
                 continue
-            scan_s = self._estimate_scan(phase, rates)
-            if scan_s is None:
+            unit_s = fill_unknown_speeds(self._choose_units(name, measured))
+            if unit_s is None or not phase.work:
                 return None
-            remaining += max(n_waiting, 0) * scan_s
-            if is_current:
-                remaining += self._estimate_current_scan(phase, scan_s, rates)
+            others_s = phase.others.unit_s or 0.0
+            scan_s = others_s + sum(amount * unit_s[kind] for kind, amount in phase.work.items())
+            remaining += n_waiting * scan_s
+            if scan is not None:
+                remaining += self._estimate_current_scan(phase, scan, unit_s)
         return round(remaining, 1)
 
-    def _estimate_scan(self, phase: _Phase, rates: dict[Work, float | None]) -> float | None:
-        if phase.n_timed:
-            return phase.seconds / phase.n_timed
-        seconds = 0.0
-        for kind, amount in phase.work.items():
-            rate = rates[kind]
-            if amount and rate is None:
-                return None
-            seconds += amount * (rate or 0.0)
-        return seconds if phase.work else None
+    def _choose_units(
+        self, name: PredictionPhase, measured: Mapping[Work, float | None]
+    ) -> dict[Work, float | None]:
+        """Return the seconds of units of work in a phase, as they were there if possible."""
+        own = {
+            kind: self._measure_unit(kind, self._phases[name].speeds, name)
+            for kind in RELATIVE_SECONDS
+        }
+        return {kind: measured[kind] if value is None else value for kind, value in own.items()}
 
     def _estimate_current_scan(
-        self, phase: _Phase, scan_s: float, rates: dict[Work, float | None]
+        self, phase: _Phase, scan: _CurrentScan, unit_s: Mapping[Work, float]
     ) -> float:
-        assert self._scan_start is not None
-        elapsed = time.monotonic() - self._scan_start
-        if phase.n_timed or not phase.work:
-            return max(scan_s - elapsed, MIN_REMAINING * scan_s)
-        remaining = 0.0
+        elapsed = time.monotonic() - scan.start_time
+        others_s = phase.others.unit_s or 0.0
+        current = self._current
+        spent_s = elapsed - scan.work_s - (current.seconds if current is not None else 0.0)
+        remaining = max(others_s - spent_s, MIN_REMAINING * others_s)
         for kind, amount in phase.work.items():
-            left = amount - self._done_in_scan.get(kind, 0.0)
-            rate = rates[kind] or 0.0
-            if self._current is not None and self._current.kind == kind:
-                spent = time.monotonic() - self._current.start_time
-                fraction = self._current.fraction or spent / max(self._current.amount * rate, 1e-9)
-                left -= self._current.amount * min(fraction, 1.0 - MIN_REMAINING)
-            remaining += max(left, 0.0) * rate
+            left = amount - scan.done.get(kind, 0.0)
+            if current is not None and current.kind == kind:
+                expected_s = current.amount * unit_s[kind]
+                fraction = current.fraction or current.seconds / max(expected_s, 1e-9)
+                left = max(left - current.amount, 0.0)
+                left += current.amount * (1.0 - min(fraction, 1.0 - MIN_REMAINING))
+            remaining += max(left, 0.0) * unit_s[kind]
         return remaining
 
-    def _estimate_rate(self, kind: Work) -> float | None:
-        """Estimate the seconds of one unit of work; ``None`` if it is unknown."""
-        amount, seconds = self._measured.get(kind, (0.0, 0.0))
-        if self._current is not None and self._current.kind == kind:
-            done = self._current.amount * self._current.fraction
-            if amount or self._current.fraction >= MIN_FRACTION:
-                spent = time.monotonic() - self._current.start_time
-                # Without a reported fraction, work that takes longer than expected is slower.
-                if done or (amount and spent / max(self._current.amount, 1e-9) > seconds / amount):
-                    amount, seconds = amount + (done or self._current.amount), seconds + spent
-        return seconds / amount if amount else None
+    def _measure_unit(
+        self,
+        kind: Work,
+        speeds: Mapping[Work, RecentSpeed],
+        phase: PredictionPhase | None = None,
+    ) -> float | None:
+        """Return the seconds of a unit of work, with the current one; ``None`` if unknown.
+
+        Parameters
+        ----------
+        phase : phase whose speeds these are; ``None`` for the speeds of all
+        """
+        speed, current = speeds.get(kind, RecentSpeed()), self._current
+        is_current = current is not None and current.kind == kind and phase in (None, self._phase)
+        if current is None or not is_current or not current.amount:
+            return speed.unit_s
+        if current.fraction >= MIN_FRACTION:
+            done = current.fraction * current.amount
+            return speed.add(done, current.seconds, current.fraction).unit_s
+        # Without a reported fraction, work that takes longer than expected is slower.
+        expected_s = None if speed.unit_s is None else current.amount * speed.unit_s
+        if expected_s is not None and current.seconds > expected_s:
+            return speed.add(current.amount, current.seconds).unit_s
+        return speed.unit_s

@@ -20,8 +20,14 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.transform import resize
 
 from napari_dycon.core.boxes import bounding_box
-from napari_dycon.core.colormaps import apply_colormap
+from napari_dycon.core.colormaps import (
+    DEFAULT_THRESHOLD,
+    apply_colormap,
+    choose_color_range,
+    find_tint_threshold,
+)
 from napari_dycon.core.types import UNANNOTATED, Array, Box
+from napari_dycon.engine.inference.map_artifacts import clean_map
 from napari_dycon.exports.report.statistics import CaseData
 from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.models import ClassInfo
@@ -65,18 +71,25 @@ VIEWS = (
 )
 
 
-def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> str:
+@dataclass(frozen=True)
+class Picture:
+    """Slices of a case: an ``svg`` element, and the uncertainty above which they are tinted."""
+
+    svg: str
+    threshold: float | None = None
+
+
+def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> Picture:
     """Draw slices with outlines and, in a second row, with the uncertainty.
+
+    The uncertainty is drawn as in the window: without artifacts of the network, and only where it
+    is notable.
 
     Parameters
     ----------
     data : data of a case; the scan is required
     classes : classes of the project
     figure_id : id prefix of the image elements, unique within the page
-
-    Returns
-    -------
-    An ``svg`` element.
 
     Raises
     ------
@@ -100,6 +113,8 @@ def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> s
     total = sum(width for width, _ in sizes) + 2 * gap
     height = max(rows for _, rows in sizes)
     unit = total / 700  # about a pixel of the page
+    length_mm = _choose_scale_bar(min(width for width, _ in sizes))
+    uncertainty, color_range = _prepare_uncertainty(data)
     parts = []
     x = 0.0
     for number, (view, size) in enumerate(zip(VIEWS, sizes, strict=True)):
@@ -110,12 +125,11 @@ def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> s
         body = [_svg_image(gray_png, size, f' id="{image_id}"')]
         body += _draw_outlines(data, classes, view, position, box, mm, unit)
         body.append(_draw_side_letters(view, size, unit))
-        if number == 0:
-            body.append(_draw_scale_bar(size, unit))
+        body.append(_draw_scale_bar(length_mm, size, unit))
         parts.append(_svg_group(x, y, body))
-        if data.uncertainty is not None:
+        if uncertainty is not None and color_range is not None:
             uncertainty_png = _encode_uncertainty(
-                view.extract_slice(data.uncertainty, position, box)
+                view.extract_slice(uncertainty, position, box), *color_range
             )
             parts.append(
                 _svg_group(
@@ -128,12 +142,13 @@ def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> s
                 )
             )
         x += size[0] + gap
-    full_height = height if data.uncertainty is None else 2 * height + gap
+    full_height = height if uncertainty is None else 2 * height + gap
     description = html.escape(f"Slices through case {data.case.id}", quote=True)
-    return (
+    svg = (
         f'<svg role="img" aria-label="{description}" viewBox="0 0 {total:.2f} {full_height:.2f}" '
         f'font-size="{11 * unit:.2f}">{"".join(parts)}</svg>'
     )
+    return Picture(svg, None if color_range is None else color_range[0])
 
 
 def _find_structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
@@ -184,8 +199,19 @@ def _encode_gray(plane: Array, low: float, high: float) -> bytes:
     return _encode_png(Image.fromarray(np.asarray(np.rint(levels), np.uint8)))
 
 
-def _encode_uncertainty(plane: Array) -> bytes:
-    levels = np.rint(np.clip(_downsample(plane), 0.0, 1.0) * (UNCERTAINTY_LEVELS - 1))
+def _prepare_uncertainty(
+    data: CaseData,
+) -> tuple[npt.NDArray[np.float32] | None, tuple[float, float] | None]:
+    """Return the uncertainty as the window shows it, and the range of its colors."""
+    if data.uncertainty is None or data.scan is None:
+        return None, None
+    uncertainty = clean_map(data.uncertainty, data.scan.array, data.map_period)
+    return uncertainty, choose_color_range(DEFAULT_THRESHOLD, find_tint_threshold(uncertainty))
+
+
+def _encode_uncertainty(plane: Array, low: float, high: float) -> bytes:
+    scaled = np.clip((_downsample(plane) - low) / (high - low), 0.0, 1.0)
+    levels = np.rint(scaled * (UNCERTAINTY_LEVELS - 1))
     image = Image.fromarray(np.asarray(levels, np.uint8))
     palette = apply_colormap(np.linspace(0.0, 1.0, UNCERTAINTY_LEVELS))
     image.putpalette(palette.tobytes(), "RGBA")
@@ -279,9 +305,13 @@ def _draw_side_letters(view: View, size: tuple[float, float], unit: float) -> st
     )
 
 
-def _draw_scale_bar(size: tuple[float, float], unit: float) -> str:
+def _choose_scale_bar(width_mm: float) -> int:
+    """Return the length of the scale bars of views of which the narrowest has this width."""
+    return max((mm for mm in SCALE_BARS_MM if mm <= width_mm / 3), default=SCALE_BARS_MM[0])
+
+
+def _draw_scale_bar(length_mm: int, size: tuple[float, float], unit: float) -> str:
     """Draw a scale bar with its length in mm."""
-    length_mm = max((mm for mm in SCALE_BARS_MM if mm <= size[0] / 3), default=SCALE_BARS_MM[0])
     x, y = 5 * unit, size[1] - 6 * unit
     return (
         f'<path d="M{x:.2f} {y:.2f}h{length_mm}" stroke="#ffffff" stroke-width="{2 * unit:.3f}"/>'

@@ -16,10 +16,15 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 
 from napari_dycon import __version__
-from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
-from napari_dycon.core.wording import format_count
+from napari_dycon.core.colormaps import (
+    DEFAULT_THRESHOLD,
+    MAX_TINTED_FRACTION,
+    UNCERTAINTY_COLORMAP,
+)
+from napari_dycon.core.volumes import format_ml
+from napari_dycon.core.wording import METHOD_NAMES, format_count
 from napari_dycon.errors import ProjectError
-from napari_dycon.exports.report.figures import UNCERTAINTY_OPACITY
+from napari_dycon.exports.report.figures import UNCERTAINTY_OPACITY, Picture
 from napari_dycon.exports.report.statistics import EXTENT_LABELS, CaseStatistics
 from napari_dycon.project.models import Status
 from napari_dycon.project.runs.run import Run
@@ -45,7 +50,7 @@ def render_page(
     runs: Sequence[Run],
     statistics: Sequence[CaseStatistics],
     summaries: Mapping[str, Mapping[str, Any]],
-    pictures: Mapping[str, str],
+    pictures: Mapping[str, Picture],
 ) -> str:
     """Render the page.
 
@@ -55,7 +60,7 @@ def render_page(
     statistics : statistics of all cases of the report
     summaries : result of ``segmentation_metrics.summarize`` for each use of a label (see
         ``LABEL_USE_TITLES``)
-    pictures : ``svg`` element of ``figures.draw_case`` for the id of each case with a scan
+    pictures : result of ``figures.draw_case`` for the id of each case with a scan
     """
     status_counts = Counter(stats.case.status for stats in statistics)
     structures = [row for stats in statistics for row in stats.structures]
@@ -75,7 +80,10 @@ def render_page(
             (title, summaries[use]) for use, title in LABEL_USE_TITLES.items() if use in summaries
         ],
         metric_titles=METRIC_TITLES,
+        format_ml=format_ml,
         extent_labels=EXTENT_LABELS,
+        default_threshold=DEFAULT_THRESHOLD,
+        max_tinted_fraction=MAX_TINTED_FRACTION,
         uncertainty_gradient=_make_uncertainty_gradient(),
         has_partial_labels=any(stats.extent == "partial" for stats in statistics),
         has_scores=any(stats.scores is not None for stats in statistics),
@@ -111,7 +119,7 @@ def _describe_run(run: Run, n_cases: int) -> str:
     except ProjectError:  # the predictions are there all the same
         return text + "."
     if method := config.get("method"):
-        text += f", method {method}"
+        text += f", method {METHOD_NAMES.get(str(method), method)}"
     if (step := run.read_metrics().step) is not None:
         text += f", {step} steps"
     if start := config.get("init_from"):
@@ -136,7 +144,7 @@ def _format_date(day: date) -> str:
 
 
 def _make_uncertainty_gradient() -> str:
-    """Build the color stops of a CSS gradient from 0 to 1 with the colors of the images."""
+    """Build the color stops of a CSS gradient from the threshold to 1, as in the images."""
     return ", ".join(
         f"rgba({round(r * 255)}, {round(g * 255)}, {round(b * 255)}, {a * UNCERTAINTY_OPACITY:.3g})"
         for r, g, b, a in UNCERTAINTY_COLORMAP

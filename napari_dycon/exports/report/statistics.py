@@ -19,6 +19,7 @@ from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
+from napari_dycon.engine.inference.map_artifacts import find_period
 from napari_dycon.errors import DyconError
 from napari_dycon.exports.csv_table import escape_formula, format_csv
 from napari_dycon.io.volume import Volume, grid_difference
@@ -120,6 +121,7 @@ class CaseData:
     notes: list[str]
     run: str | None = None  # of the prediction
     is_accepted: bool = False  # the label comes from the prediction, at least in part
+    map_period: tuple[float, ...] = (1.0, 1.0, 1.0)  # see ``map_artifacts.find_period``
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
@@ -161,6 +163,7 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
     if prediction is None or (uncertainty is not None and uncertainty.shape != prediction.shape):
         uncertainty = None
     grid = grid or prediction
+    spacing_mm = grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0)
     annotated = None if label is None or (label.array == UNANNOTATED).all() else label.array
     return CaseData(
         case,
@@ -168,11 +171,13 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
         annotated,
         None if prediction is None else prediction.array,
         uncertainty,
-        grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0),
+        spacing_mm,
         notes,
         run.id if run is not None and prediction is not None else None,
         _comes_from_prediction(project, case, run, annotated, prediction),
-    )
+        (1.0, 1.0, 1.0) if uncertainty is None or run is None
+        else find_period(project, run.id, spacing_mm),
+    )  # fmt: skip
 
 
 def _comes_from_prediction(

@@ -10,7 +10,7 @@ from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
 from napari_dycon.exports.csv_table import encode_csv
-from napari_dycon.exports.report.figures import draw_case
+from napari_dycon.exports.report.figures import Picture, draw_case
 from napari_dycon.exports.report.html import render_page
 from napari_dycon.exports.report.statistics import (
     CaseStatistics,
@@ -64,7 +64,7 @@ def write_report(
     runs = _find_runs(project, selected, run)
     uses = {one.id: classify_label_use(project, one) for one in set(runs.values())}
     statistics: list[CaseStatistics] = []
-    pictures: dict[str, str] = {}
+    pictures: dict[str, Picture] = {}
     ensure_dir(out)
     for number, case in enumerate(selected, start=1):
         used_run = runs.get(case.id)

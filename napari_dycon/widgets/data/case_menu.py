@@ -9,11 +9,12 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import QAction, QMenu, QWidget
 
 from napari_dycon.application.cases.details import CaseDetails, get_scan_folder, read_details
+from napari_dycon.application.cases.split_choice import change_splits
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import UserError
 from napari_dycon.project.editing.case_names import describe_name_error
-from napari_dycon.project.models import Case
+from napari_dycon.project.models import Case, Split
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.dialogs.case_details import CaseDetailsDialog
@@ -57,7 +58,9 @@ class CaseMenu(QMenu):
 
     def _change_split(self) -> None:
         project = self.session.require_project()
-        project.set_split(self.case.id, "validation" if self.case.split == "train" else "train")
+        split: Split = "validation" if self.case.split == "train" else "train"
+        for note in change_splits(project, {self.case.id: split}):
+            self.session.message.emit(note.level, note.text)
         self.session.cases_changed.emit()
 
     def _rename(self) -> None:

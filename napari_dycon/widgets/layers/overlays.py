@@ -13,6 +13,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.colormaps import choose_color_range
 from napari_dycon.core.types import LabelArray
 from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import (
@@ -190,5 +191,4 @@ class Overlays:
         """
         case = self._session.case
         minimum = case.display_thresholds.get(role, 0.0) if case else 0.0
-        low = max(self.threshold, min(minimum, 0.999))
-        return low, max(1.0, low + 0.01)
+        return choose_color_range(self.threshold, minimum)

@@ -27,6 +27,11 @@ from napari_dycon.widgets.window.helpers import (
 )
 from napari_dycon.widgets.window.labels import ElidedLabel
 
+HINT = "Go to the uncertain regions, accept or correct the prediction, then train again."
+VALIDATION_HINT = (
+    "Validation case: label it by hand. A label made from predictions is no independent reference."
+)
+
 
 class ReviewSection(QWidget):
     """Toggles and opacities of overlays, navigation, and accept buttons."""
@@ -126,11 +131,8 @@ class ReviewSection(QWidget):
             layout.addLayout(line)
         layout.addWidget(self.overlay_controls)
         layout.addWidget(self.table)
-        layout.addWidget(
-            make_hint_label(
-                "Go to the uncertain regions, accept or correct the prediction, then train again."
-            )
-        )
+        self.hint_label = make_hint_label(HINT)
+        layout.addWidget(self.hint_label)
         layout.addStretch(1)
 
     def _refresh(self, *_: object) -> None:
@@ -145,6 +147,11 @@ class ReviewSection(QWidget):
                 else "this case has no prediction"
             )
         set_enabled(self.next_case_button, "" if project else "open a project first")
+        is_validation = any(
+            case is not None and one.id == case.id and one.split == "validation"
+            for one in (project.cases if project is not None else ())
+        )
+        self.hint_label.setText(VALIDATION_HINT if is_validation else HINT)
         for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
         for item in (

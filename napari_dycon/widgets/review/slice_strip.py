@@ -26,6 +26,7 @@ TIP = (
     "Curve: uncertainty of each slice. Bar: annotation of each slice (blue: complete, light "
     "blue: partial, gray: none). Click to go to a slice."
 )
+RANGE_TEXT = "The curve shows mean uncertainties from {} (bottom) to {} (top)."
 AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
 
 
@@ -118,12 +119,11 @@ class SliceStrip(QWidget):
             return
         n_slices = len(profile.annotated_fractions)
         slice_indices = np.arange(n_slices)
-        if profile.uncertainty is None:
+        curve = profile.curve
+        if curve is None:
             self.curve.setData([], [])
         else:
-            self.curve.setData(
-                slice_indices, BAR_FRACTION + (1 - BAR_FRACTION) * profile.uncertainty
-            )
+            self.curve.setData(slice_indices, BAR_FRACTION + (1 - BAR_FRACTION) * curve)
         brushes = [
             self._brushes[
                 COMPLETE_COLOR
@@ -136,7 +136,11 @@ class SliceStrip(QWidget):
         ]
         self.bars.setOpts(x=slice_indices, height=np.full(n_slices, BAR_FRACTION), brushes=brushes)
         self.plot.setXRange(-0.5, n_slices - 0.5, padding=0)
-        self.plot.setToolTip(f"{TIP}\nSlices run {AXIS_DIRECTIONS[profile.axis]}.")
+        tips = [TIP, f"Slices run {AXIS_DIRECTIONS[profile.axis]}."]
+        if profile.uncertainty is not None:
+            lowest, highest = profile.uncertainty.min(), profile.uncertainty.max()
+            tips.append(RANGE_TEXT.format(f"{lowest:.2g}", f"{highest:.2g}"))
+        self.plot.setToolTip("\n".join(tips))
         self.position_line.show()
         self._move_position_line()
 

@@ -20,8 +20,14 @@ CURVES = (
     ("loss", "#e69f00", "Training loss by step (lower is better)", None),
 )
 NO_VALIDATION_TEXT = (
-    "No Dice yet. It needs a validation case: right-click a labeled case in the list."
+    "No validation Dice: right-click a labeled case in the list and choose Use for validation "
+    "only. It is then not trained on."
 )
+DICE_TIP = (
+    "Dice of the networks alone. Complete predictions may also use aligned labeled scans, so that "
+    "their Dice in the list of cases differs"
+)
+NEXT_TRAINING_TEXT = "No validation Dice yet: the next training measures it."
 
 
 class LearningCurves(QWidget):
@@ -38,6 +44,9 @@ class LearningCurves(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
+        self.dice_note = make_plain_label()  # instead of an empty chart
+        self.dice_note.hide()
+        layout.addWidget(self.dice_note)
         for name, color, title, y_max in CURVES:
             plot = StaticPlot(y_max)
             pen = pg.mkPen(color, width=2)
@@ -51,6 +60,9 @@ class LearningCurves(QWidget):
             self.titles.append(label)
             layout.addWidget(label)
             layout.addWidget(plot)
+            if name == "dice":
+                for widget in (label, plot):
+                    widget.setToolTip(DICE_TIP)
         self.clear()
 
     def clear(self) -> None:
@@ -58,6 +70,16 @@ class LearningCurves(QWidget):
         self.points = {name: ([], []) for name, *_ in CURVES}
         self._changed_curves.update(self.points)
         self._draw()
+
+    def explain_dice(self, reason: str) -> None:
+        """Show why there is no Dice instead of an empty chart; without a reason, the chart."""
+        if self.points["dice"][0]:
+            reason = ""
+        self.dice_note.setText(reason)
+        self.dice_note.setVisible(bool(reason))
+        dice_title = self.titles[[name for name, *_ in CURVES].index("dice")]
+        for widget in (dice_title, self.plots["dice"]):
+            widget.setVisible(not reason)
 
     def add_event(self, event: Event) -> None:
         """Add the values of an engine event."""
@@ -110,4 +132,3 @@ class LearningCurves(QWidget):
             self._plot_items[name].setData(*self.points[name])
             self.plots[name].fit(*self.points[name])
             self._changed_curves.discard(name)
-        self.plots["dice"].setToolTip("" if self.points["dice"][0] else NO_VALIDATION_TEXT)

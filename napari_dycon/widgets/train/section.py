@@ -14,9 +14,11 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_dycon.application.activities import Activities
 from napari_dycon.application.training.status import RunStatus, describe_dice
 from napari_dycon.core.durations import format_duration
 from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.wording import METHOD_NAMES
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.presets import describe_preset, list_presets
 from napari_dycon.project.runs.events import (
@@ -25,10 +27,15 @@ from napari_dycon.project.runs.events import (
     FinishedEvent,
     StartedEvent,
     StoppedEvent,
+    ValidationEvent,
 )
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-from napari_dycon.widgets.train.curves import LearningCurves
+from napari_dycon.widgets.train.curves import (
+    NEXT_TRAINING_TEXT,
+    NO_VALIDATION_TEXT,
+    LearningCurves,
+)
 from napari_dycon.widgets.train.history import TrainingHistory
 from napari_dycon.widgets.window.helpers import (
     make_button,
@@ -39,10 +46,8 @@ from napari_dycon.widgets.window.labels import ReservedLabel
 from napari_dycon.widgets.window.preferences import get_preferences
 
 METHOD_TEXTS = {
+    **{method: f"{name[0].upper()}{name[1:]}" for method, name in METHOD_NAMES.items()},
     "dycon": "DyCON (semi-supervised)",
-    "secl-region": "SECL by region",
-    "secl-anatomical": "SECL by anatomy",
-    "mean-teacher": "Mean teacher",
     "supervised": "Supervised only",
 }
 STATUS_LINES, DEVICE_LINES = 2, 2  # reserved
@@ -57,9 +62,10 @@ DEVICE_TEXTS = {
 class TrainSection(QWidget):
     """Settings, buttons, progress and curves of a training run."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, activities: Activities) -> None:
         super().__init__()
         self.session = session
+        self._activities = activities
         self._phase = session.status.phase
         self._build_settings()
         self._build_buttons()
@@ -74,6 +80,7 @@ class TrainSection(QWidget):
         session.runs_changed.connect(self._refresh)
         session.run_changed.connect(self._on_run_changed)
         session.event.connect(self._on_event)
+        activities.changed.connect(self._show_stop_button)
         self._refresh()
 
     def _build_settings(self) -> None:
@@ -116,11 +123,9 @@ class TrainSection(QWidget):
             "Train in the background while you keep working",
             report_errors(session, self.start),
         )
-        self.pause_button = make_button(
-            "Pause", "Pause or resume training", report_errors(session, self._toggle_pause)
-        )
+        # The row below the tabs pauses and stops, unless it shows another task.
         self.stop_button = make_button(
-            "Stop",
+            "Stop training",
             "Stop training and save the model",
             report_errors(session, session.stop),
         )
@@ -137,7 +142,7 @@ class TrainSection(QWidget):
         device_row.addWidget(self.preview_checkbox)
         form.addRow("Device", device_row)
         buttons = QHBoxLayout()
-        for item in (self.start_button, self.pause_button, self.stop_button):
+        for item in (self.start_button, self.stop_button):
             buttons.addWidget(item)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
@@ -164,11 +169,28 @@ class TrainSection(QWidget):
             preview=self.preview_checkbox.isChecked(),
         )
 
+    def set_minutes(self, minutes: int) -> None:
+        """Set the time of the next round; while one runs, its own time stays."""
+        if self.session.status.phase == "idle":
+            self.minutes.setValue(minutes)
+
     def start(self) -> None:
         """Start a run with the settings of the panel."""
         self.curves.clear()
         self.status_label.setText("")
         self.session.start_training(self.build_config())
+
+    def _explain_dice(self) -> None:
+        """Say what to do if there is no Dice to show."""
+        project = self.session.project
+        is_running = self._phase not in ("idle", "starting")
+        if project is None or (is_running and self._n_validation):
+            reason = ""
+        elif is_running or not project.has_labeled_cases("validation"):
+            reason = NO_VALIDATION_TEXT
+        else:
+            reason = NEXT_TRAINING_TEXT if self._phase == "idle" else ""
+        self.curves.explain_dice(reason)
 
     def _show_details(self, status: RunStatus) -> None:
         """Show numbers for researchers where they do not distract clinicians."""
@@ -194,12 +216,6 @@ class TrainSection(QWidget):
         usable = [run.id for run in project.runs.list() if run.has_weights] if project else []
         return usable[-1] if usable else None
 
-    def _toggle_pause(self) -> None:
-        if self.session.status.phase in ("paused", "pausing"):
-            self.session.resume()
-        else:
-            self.session.pause()
-
     def _on_project_changed(self, project: Project | None) -> None:
         """Show the outcome of the newest run, unless a run is active."""
         self.curves.clear()
@@ -214,6 +230,7 @@ class TrainSection(QWidget):
         def show_history(events: list[Event]) -> None:
             if self.session.project is project and self.session.status.phase == "idle":
                 self.curves.add_events(events)
+                self._explain_dice()
                 starts = [event for event in events if isinstance(event, StartedEvent)]
                 self._n_validation = starts[-1].validation if starts else 0
                 for event in events[-1:]:
@@ -245,19 +262,21 @@ class TrainSection(QWidget):
         elif not project.has_labeled_cases():
             start_blocked_reason = "no case is labeled yet"
         set_enabled(self.start_button, start_blocked_reason)
-        control_blocked_reason = (
-            "no run is active" if is_idle else project.read_only_reason if project else ""
-        )
+        stop_blocked_reason = project.read_only_reason if project else ""
         if status.phase == "stopping":
-            control_blocked_reason = "training is stopping"
-        set_enabled(self.pause_button, control_blocked_reason)
-        set_enabled(self.stop_button, control_blocked_reason)
-        self.pause_button.setText("Resume" if status.phase in ("paused", "pausing") else "Pause")
+            stop_blocked_reason = "training is stopping"
+        set_enabled(self.stop_button, stop_blocked_reason)
         self.init_checkbox.setEnabled(self._find_last_run() is not None and is_idle)
         for item in (self.method, self.preset, self.device, self.minutes, self.preview_checkbox):
             item.setEnabled(is_idle)
+        self._show_stop_button()
+        self._explain_dice()
         if not is_idle:
             self._show_status(status)
+
+    def _show_stop_button(self) -> None:
+        is_row_taken = bool(self._activities.running)
+        self.stop_button.setVisible(self._phase != "idle" and is_row_taken)
 
     def _show_status(self, status: RunStatus) -> None:
         self.status_label.setText("\n".join(t for t in (status.summary, status.score) if t))
@@ -273,6 +292,8 @@ class TrainSection(QWidget):
                     combo_box.setCurrentIndex(index)
             if event.time_limit:
                 self.minutes.setValue(max(1, round(event.time_limit / 60)))
+        if isinstance(event, (StartedEvent, ValidationEvent)):
+            self._explain_dice()
         self._show_outcome(event)
 
     def _show_outcome(self, event: Event) -> None:

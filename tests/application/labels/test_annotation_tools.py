@@ -276,7 +276,7 @@ def test_the_profile_is_highest_where_the_network_is_most_uncertain() -> None:
     uncertainty[3, :3] = 0.8
     uncertainty[1, 0] = 0.8
     profile = compute_slice_profile(label, uncertainty, 0)
-    assert profile.uncertainty is not None
-    assert profile.uncertainty.round(3).tolist() == [0, 0.333, 0, 1, 0]
+    assert profile.curve is not None
+    assert profile.curve.round(3).tolist() == [0, 0.333, 0, 1, 0]
     assert profile.annotated_fractions.tolist() == [0, 0, 1, 0, 0]
     assert compute_slice_profile(label, None, 1).uncertainty is None

@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 
 from napari_dycon.engine.inference import progress as progress_module
-from napari_dycon.engine.inference.progress import (
-    PASSES_PER_ATLAS,
-    PredictionProgress,
-    count_passes,
-)
+from napari_dycon.engine.inference.progress import PredictionProgress, count_passes
+from napari_dycon.engine.inference.speed import RELATIVE_SECONDS, count_atlas_work
 
 
 class Clock:
@@ -68,9 +65,9 @@ def test_a_quick_pass_tells_the_time_of_all_phases(clock: Clock) -> None:
     progress.add(8)
     progress.plan("references", passes=2, atlases=4)
     progress.plan("predicting", passes=2, atlases=8)
-    atlas_s = 10 * PASSES_PER_ATLAS
-    expected = 8 * (20 + 4 * atlas_s) + 20 + 8 * atlas_s
-    assert progress.make_event().remaining_s == pytest.approx(expected)
+    atlas_s = 10 * RELATIVE_SECONDS["atlases"]
+    expected = 8 * (20 + count_atlas_work(4) * atlas_s) + 20 + count_atlas_work(8) * atlas_s
+    assert progress.make_event().remaining_s == pytest.approx(expected, abs=0.1)
 
 
 def test_what_was_measured_replaces_what_was_assumed(clock: Clock) -> None:
@@ -83,13 +80,18 @@ def test_what_was_measured_replaces_what_was_assumed(clock: Clock) -> None:
     do(progress, clock, "passes", 2, 6)
     progress.finish()
     # The second template takes as long as the first; a case has twice the atlases.
-    assert progress.make_event().remaining_s == pytest.approx(46 + 80 + 6)
+    case_s = 40 * count_atlas_work(8) / count_atlas_work(4) + 6
+    assert progress.make_event().remaining_s == pytest.approx(46 + case_s, abs=0.1)
     event = progress.start("y", "references")
     assert (event.done, event.total) == (1, 3)
     clock.now += 16
     progressed = progress.make_event()
     assert (progressed.phase, progressed.done, progressed.total) == ("references", 1, 2)
-    assert progressed.remaining_s == pytest.approx(30 + 86)
+    assert progressed.remaining_s == pytest.approx(46 + case_s, abs=0.1)  # nothing was measured yet
+    with progress.measure("atlases", 4):
+        clock.now += 16
+        remaining_s = progress.make_event().remaining_s
+        assert remaining_s == pytest.approx(30 + case_s, abs=0.1)
 
 
 def test_time_between_scans_counts(clock: Clock) -> None:

@@ -157,9 +157,9 @@ def test_the_state_of_a_run_is_told_in_words(train_tab: Any) -> None:
     assert "loss 1.270" in train.status_label.toolTip()
     state.set_run_status(RunStatus("pausing", "001-dycon", 0.4, text="Pausing…"))
     assert train.status_label.text() == "Pausing…"
-    assert train.pause_button.text() == "Resume"
+    assert train_tab.progress_row.pause_button.text() == "Resume"
     state.set_run_status(RunStatus("stopping", "001-dycon", 0.4, text="Stopping…"))
-    assert not train.stop_button.isEnabled()
+    assert not train_tab.progress_row.stop_button.isEnabled()
     state.set_run_status(RunStatus())
     train_tab.session.event.emit(StartedEvent(run="001-dycon", validation=1))
     train_tab.session.event.emit(FinishedEvent(step=11, elapsed_s=240.0, dice=0.0))

@@ -170,7 +170,7 @@ def test_a_dead_engine_process_leaves_a_usable_window(
     assert "Traceback" not in str(said)
     qtbot.waitUntil(lambda: not panel.task_runner.bars.shown, timeout=20_000)
     assert panel.train.start_button.isEnabled()
-    assert not panel.train.stop_button.isEnabled()
+    assert not panel.progress_row.stop_button.isVisible()
     session.start_training(make_config("supervised", **TINY))
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=120_000)
     assert project.runs.list()[-1].has_weights

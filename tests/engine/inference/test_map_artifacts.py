@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.application.cases.loading import load_case
-from napari_dycon.application.predictions.map_artifacts import (
+from napari_dycon.engine.inference.map_artifacts import (
     clean_map,
     find_content_box,
     find_inner_box,
