@@ -45,6 +45,7 @@ class TaskRunner(Protocol):
         *,
         on_cancel: Callable[[], None] | None = None,
         drop_result: bool = False,
+        is_docked: bool = True,
     ) -> None:
         """Run a task like ``submit``, and show its progress unless it ends at once.
 
@@ -55,6 +56,8 @@ class TaskRunner(Protocol):
         drop_result : the task changes nothing outside itself, so that a canceled one counts as
             ended at once and its result is dropped. Otherwise a canceled task ends at its next
             progress report, or completes if there is none
+        is_docked : progress is also shown in napari's activity dock, where a new bar takes napari
+            0.2 s
         """
         ...
 
@@ -106,6 +109,7 @@ class InlineTaskRunner:
         *,
         on_cancel: Callable[[], None] | None = None,  # noqa: ARG002 (of the protocol)
         drop_result: bool = False,  # noqa: ARG002 (of the protocol)
+        is_docked: bool = True,  # noqa: ARG002 (of the protocol)
     ) -> None:
         """Run a task like ``submit``, without showing its progress."""
         self.submit(lambda: task(lambda _done, _total, _name: None), on_done, on_error)

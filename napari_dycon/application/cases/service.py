@@ -63,6 +63,7 @@ class CaseService:
             lambda _: cache.load(project, case_id, MAX_VOXELS_AT_ONCE),
             on_done,
             on_error,
+            is_docked=False,
         )
 
     def save_label(self) -> None:
@@ -129,6 +130,7 @@ class CaseService:
             lambda _: cache.load_pending_prediction(project, loaded),
             on_done,
             on_error,
+            is_docked=False,
         )
 
     def _release(self) -> None:

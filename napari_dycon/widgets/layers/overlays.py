@@ -59,29 +59,28 @@ class Overlays:
 
     def build_steps(self) -> list[Callable[[], None]]:
         """Return the steps that show the active case, to run one per event-loop iteration."""
-        return [self._clear_layers, *self.prediction_steps]
+        clearing = [partial(self._clear_layer, r) for r in (*KEPT_ROLES, *PREDICTION_ROLES)]
+        return [*clearing, *self.prediction_steps]
 
-    def _clear_layers(self) -> None:
-        """Clear the kept layers and move them to the grid of the active case.
+    def _clear_layer(self, role: str) -> None:
+        """Clear a layer and move it to the grid of the active case.
 
-        So are those of the prediction while it is being read: they stay hidden until it is shown.
+        Layers of the prediction are cleared only while it is being read, and stay hidden.
         """
-        case = self._session.case
-        if case is None:
+        case, layer = self._session.case, self._layers.find_layer(role)
+        is_kept = role in KEPT_ROLES
+        if case is None or layer is None or not (is_kept or case.is_prediction_pending):
             return
-        roles = (*KEPT_ROLES, *(PREDICTION_ROLES if case.is_prediction_pending else ()))
         with self._layers.suppress_events():
-            for role in roles:
-                if (layer := self._layers.find_layer(role)) is None:
-                    continue
-                self._layers.assign_to_case(layer, case, role)
-                empty = np.float32(0) if role in MAP_COLORMAPS else np.uint8(0)
-                # Hidden layers also determine the range of the sliders.
-                layer.data = np.broadcast_to(empty, case.label.shape)
-                if role in KEPT_ROLES:
-                    self._layers.empty_roles.add(role)
-                    self._layers.apply_visibility()
-                    self._reveal(layer, role)
+            if is_kept:
+                self._layers.empty_roles.add(role)
+                self._layers.apply_visibility()
+            self._layers.assign_to_case(layer, case, role)
+            empty = np.float32(0) if role in MAP_COLORMAPS else np.uint8(0)
+            # Hidden layers also determine the range of the sliders.
+            layer.data = np.broadcast_to(empty, case.label.shape)
+            if is_kept:
+                self._reveal(layer, role)
 
     def _show_prediction(self) -> None:
         case = self._session.case

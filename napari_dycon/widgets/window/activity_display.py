@@ -75,16 +75,23 @@ class ActivityBars:
 
 
 class TaskDisplay:
-    """Shows a task in panel and activity dock, from ``SHOW_AFTER_MS`` until its end.
+    """Shows a task in the panel and the activity dock, from ``SHOW_AFTER_MS`` until its end.
 
     Tasks that end sooner are not shown: the window would flicker.
+
+    Parameters
+    ----------
+    bars : ``None`` for a task that is shown in the panel alone
     """
 
-    def __init__(self, activity: Activity, activities: Activities, bars: ActivityBars) -> None:
+    def __init__(
+        self, activity: Activity, activities: Activities, bars: ActivityBars | None
+    ) -> None:
         self._activity = activity
         self._activities = activities
         self._bars = bars
         self._bar: progress | None = None
+        self._is_shown = False
         self.has_ended = False
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -92,27 +99,35 @@ class TaskDisplay:
         self._timer.start(SHOW_AFTER_MS)
 
     def _update(self) -> None:
-        if self._bars.are_closed:
+        if self._is_shown:
+            self._activities.changed.emit()
+        else:
+            self._is_shown = True
+            self._activities.add(self._activity)
+        if self._bars is not None:
+            self._update_bar(self._bars)
+        if not self.has_ended:
+            self._timer.start(POLL_MS)
+
+    def _update_bar(self, bars: ActivityBars) -> None:
+        """Show the progress in the dock; a bar handles Qt events, and the task may end then."""
+        if bars.are_closed:
+            self.has_ended = True
             return
         if self._bar is None:
-            self._activities.add(self._activity)
-            self._bar = self._bars.add(self._activity)
-        # A bar handles Qt events while it is added or updated, and the task may end meanwhile.
+            self._bar = bars.add(self._activity)
         if not self.has_ended:
             text = escape_rich_text(self._activity.text)
             show_progress(self._bar, Progress(text, self._activity.fraction))
         if self.has_ended:
-            self._bars.remove(self._bar)
-        else:
-            self._activities.changed.emit()
-            self._timer.start(POLL_MS)
+            bars.remove(self._bar)
 
     def end(self) -> None:
         """Show the task no longer."""
         self.has_ended = True
         self._timer.stop()
         self._activities.remove(self._activity)
-        if self._bar is not None:
+        if self._bars is not None and self._bar is not None:
             self._bars.remove(self._bar)
 
 

@@ -80,10 +80,11 @@ class NapariTaskRunner:
         *,
         on_cancel: Callable[[], None] | None = None,
         drop_result: bool = False,
+        is_docked: bool = True,
     ) -> None:
         """Run a task like ``submit``; its progress is shown once it has run for a moment."""
         activity = Activity(title, can_cancel=on_cancel is not None)
-        display = TaskDisplay(activity, self.activities, self.bars)
+        display = TaskDisplay(activity, self.activities, self.bars if is_docked else None)
 
         def end_and_call(then: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(answer: Any) -> None:
