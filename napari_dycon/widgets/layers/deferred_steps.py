@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import QObject, QTimer
 
+MAX_WAIT_S = 0.005  # of a timer with an interval of zero, unless other events were handled
+
 
 class DeferredSteps(QObject):
-    """Runs steps in order, one per event-loop iteration.
-
-    New steps replace pending ones.
-    """
+    """Runs steps in order, one per event-loop iteration."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._steps: deque[Callable[[], object]] = deque()
         self._timer = QTimer(self)  # interval 0: it fires when no other events are pending
         self._timer.timeout.connect(self._run_next)
+        self._last_run = 0.0  # time on the monotonic clock
 
     def start(self, steps: Sequence[Callable[[], object]]) -> None:
-        """Run these steps, starting with the next iteration."""
+        """Run these steps instead of the pending ones."""
         self._steps = deque(steps)
         self._timer.start()
 
@@ -41,7 +42,12 @@ class DeferredSteps(QObject):
         self._timer.stop()
 
     def _run_next(self) -> None:
+        was_busy = time.monotonic() - self._last_run > MAX_WAIT_S
+        self._last_run = time.monotonic()
+        if was_busy:  # with painting: input comes first, in the next iteration
+            return
         if self._steps:
             self._steps.popleft()()
+            self._last_run = time.monotonic()
         if not self._steps:
             self._timer.stop()

@@ -228,6 +228,15 @@ def set_rows_hidden(viewer: Any, hidden: Sequence[Layer]) -> None:
             view.setRowHidden(row, is_hidden)
 
 
+def omit_drawing_visuals(layer: Labels) -> None:
+    """Spare a layer the visuals of polygons and strokes, since it is not drawn in.
+
+    They take napari half of the time to add a layer of labels to a view.
+    """
+    for name in ("polygon", "brush_stroke"):
+        layer._overlays[name].visible = False
+
+
 def share_history(source: Labels, target: Labels) -> None:
     """Let two layers over the same voxels share one undo history."""
     target._undo_history, target._redo_history = source._undo_history, source._redo_history

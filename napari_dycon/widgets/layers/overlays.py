@@ -22,6 +22,7 @@ from napari_dycon.widgets.layers.colormaps import (
 )
 from napari_dycon.widgets.layers.label_layer import PredictedLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.napari_internals import omit_drawing_visuals
 from napari_dycon.widgets.window.preferences import get_preferences
 
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
@@ -142,6 +143,7 @@ class Overlays:
         )
         layer.contour = CONTOURS[role]
         layer.editable = False
+        omit_drawing_visuals(layer)
         self._layers.insert(layer)
         if role != "proposal":  # the next proposal must be visible
             self._layers.track_visibility(layer)

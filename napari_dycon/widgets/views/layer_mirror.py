@@ -20,6 +20,7 @@ from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.napari_internals import (
     ExtensibleLabels,
     StructureSurface,
+    omit_drawing_visuals,
     share_history,
 )
 from napari_dycon.widgets.layers.roi_layer import RoiLayer
@@ -315,6 +316,8 @@ def copy_layer(layer: Layer) -> Layer:
     if isinstance(layer, Labels) and isinstance(layer_copy, Labels):
         share_history(layer, layer_copy)
         layer_copy.editable = layer.editable
+        if not layer.editable:
+            omit_drawing_visuals(layer_copy)
         copy_property(layer, layer_copy, "contour")  # missing in napari's tuple of a layer
     return layer_copy
 
