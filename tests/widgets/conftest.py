@@ -33,10 +33,10 @@ def skip_without_display() -> None:
 @pytest.fixture(scope="session")
 def _exempt_libraries() -> None:
     """Before the first window: objects of windows must be collected."""
-    preloading = pytest.importorskip("napari_dycon.widgets.layers.preloading")
+    responsiveness = pytest.importorskip("napari_dycon.widgets.layers.responsiveness")
     importlib.import_module("napari_dycon.widgets.panel")
-    preloading.load_layer_libraries()
-    preloading.exempt_libraries_from_collection()
+    responsiveness.load_layer_libraries()
+    responsiveness.exempt_libraries_from_collection()
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ class ComparisonTable(QTreeWidget):
         """Recompute the comparison."""
         case, project = self.session.case, self.session.project
         self._request_id += 1
-        if case is None or project is None:
+        # While the prediction is being read, processors are left to the views.
+        if case is None or project is None or case.is_prediction_pending:
             self._fill(Agreement([]))
             return
         request_id, spacing = self._request_id, case.image.spacing_mm

@@ -13,9 +13,10 @@ from napari_dycon.widgets.layers.napari_internals import (
     get_main_window,
     get_qt_viewer,
 )
-from napari_dycon.widgets.layers.preloading import (
+from napari_dycon.widgets.layers.responsiveness import (
     exempt_libraries_from_collection,
     load_layer_libraries,
+    shorten_thread_switches,
 )
 from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.views.linked_views import LinkedViews
@@ -62,6 +63,7 @@ class CanvasArea:
             return
         self._is_started = True
         exempt_libraries_from_collection()
+        shorten_thread_switches()
         self._session.task_runner.submit(
             load_layer_libraries, lambda _: None, self._session.report_error
         )

@@ -1,12 +1,24 @@
-"""Keep the first scan of a window, and each layer that is removed, from blocking it."""
+"""Settings of Python, and libraries loaded early, that keep the window responsive."""
 
 from __future__ import annotations
 
 import functools
 import gc
+import sys
 
 import numpy as np
 from napari.layers import Labels
+
+SWITCH_INTERVAL_S = 0.0005  # of Python's threads; a tenth of its default
+
+
+def shorten_thread_switches() -> None:
+    """Let the main thread continue sooner while other threads compute.
+
+    Each of the hundreds of OpenGL calls that draw a view may have to wait for this interval: with
+    one busy thread, a change of the slice blocked the window for 0.44 s instead of 0.15 s.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 @functools.cache
