@@ -100,9 +100,8 @@ def test_open_paint_train_accept_reopen(
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
     assert "is running" in panel.train.start_button.toolTip()
-    qtbot.waitUntil(lambda: "prediction" in collect_layers_by_role(viewer), timeout=90_000)
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=90_000)
     assert session.status.phase == "training"
-    assert set(collect_layers_by_role(viewer)) == ROLES
     save_screenshot(viewer, "train")
     session.pause()
     qtbot.waitUntil(lambda: session.status.phase == "paused", timeout=30_000)

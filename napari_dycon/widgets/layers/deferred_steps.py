@@ -20,6 +20,7 @@ class DeferredSteps(QObject):
         self._timer = QTimer(self)  # interval 0: it fires when no other events are pending
         self._timer.timeout.connect(self._run_next)
         self._last_run = 0.0  # time on the monotonic clock
+        self._gives_way = False
 
     def start(self, steps: Sequence[Callable[[], object]]) -> None:
         """Run these steps instead of the pending ones."""
@@ -43,8 +44,8 @@ class DeferredSteps(QObject):
 
     def _run_next(self) -> None:
         was_busy = time.monotonic() - self._last_run > MAX_WAIT_S
-        self._last_run = time.monotonic()
-        if was_busy:  # with painting: input comes first, in the next iteration
+        self._gives_way = was_busy and not self._gives_way  # once before each step
+        if self._gives_way:  # views were drawn; input comes first, in the next iteration
             return
         if self._steps:
             self._steps.popleft()()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,13 @@ def test_all_views_show_the_patient_in_radiological_orientation(
     views.gestures.move_to(
         tuple(v * s for v, s in zip(voxel, session.case.image.spacing_mm, strict=True))
     )
-    qtbot.wait(400)
+    for view in views.views:
+        axis = view.plane.value
+        qtbot.waitUntil(
+            partial(lambda v, a: v.model.dims.current_step[a] == voxel[a], view, axis),
+            timeout=20_000,
+        )
+    qtbot.wait(200)
     assert [view.plane for view in views.views] == [Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL]
     for view in views.views:
         check_view(view, image, voxel)

@@ -22,17 +22,17 @@ def find_label(view: Any) -> CaseLabels:
     return next(layer for layer in view.model.layers if isinstance(layer, CaseLabels))
 
 
-def test_a_click_moves_the_crosshair_in_all_views(gestures: Gestures) -> None:
+def test_a_click_moves_the_crosshair_in_all_views(gestures: Gestures, qtbot: Any) -> None:
     views = gestures.views
     axial, coronal, sagittal = views.views
     gestures.click(coronal, gestures.locate(coronal, (6, 0, 15)))
     position = gestures.voxel
     assert (position[0], position[2]) == (6, 15)
     assert axial.model.dims.current_step[0] == 6
-    assert sagittal.model.dims.current_step[2] == 15
+    qtbot.waitUntil(lambda: sagittal.model.dims.current_step[2] == 15, timeout=20_000)
     gestures.click(axial, gestures.locate(axial, (0, 4, 9)))
     assert gestures.voxel == (6, 4, 9)
-    assert coronal.model.dims.current_step[1] == 4
+    qtbot.waitUntil(lambda: coronal.model.dims.current_step[1] == 4, timeout=20_000)
     for view in views.views:
         point = gestures.locate(view, (6, 4, 9))
         assert view.annotations.content.crosshair == pytest.approx((point.x(), point.y()), abs=1)
