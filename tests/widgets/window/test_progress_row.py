@@ -121,8 +121,7 @@ def test_a_task_without_known_progress_does_not_draw_the_views_again(
     ends = start(shown_panel, task)
     qtbot.wait(500)  # the bar appears in the dock
     assert row.label.text() == "Exporting…"
-    canvas = shown_panel.viewer.window._qt_viewer.canvas.native
-    window, drawn = canvas.window(), DrawCounter()
+    window, drawn = shown_panel.window(), DrawCounter()
     window.installEventFilter(drawn)
     qtbot.wait(1000)
     window.removeEventFilter(drawn)
@@ -280,9 +279,15 @@ def test_a_canceled_new_project_leaves_nothing_behind(
         voxels = np.random.default_rng(number).normal(size=(30, 160, 160)).astype(np.float32)
         save_nifti(tmp_path / "scans" / f"scan-{number}.nii.gz", voxels)
     _, panel = window()
+    activities = panel.task_runner.activities
+
+    def cancel() -> None:
+        """Press Cancel as soon as the task is shown."""
+        activities.changed.disconnect(cancel)
+        panel.progress_row.stop_button.click()
+
+    activities.changed.connect(cancel)
     panel.session.create_project(tmp_path / "new", tmp_path / "scans")
-    QApplication.processEvents()
-    panel.progress_row.stop_button.click()
     qtbot.waitUntil(lambda: "No project was created" in panel.message_label.text(), timeout=60_000)
     assert panel.session.project is None
     assert not (tmp_path / "new").exists()
