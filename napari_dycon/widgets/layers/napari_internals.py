@@ -228,6 +228,14 @@ def set_rows_hidden(viewer: Any, hidden: Sequence[Layer]) -> None:
             view.setRowHidden(row, is_hidden)
 
 
+def omit_brush_box(model: ViewerModel) -> None:
+    """Draw no box behind the circle of the brush.
+
+    napari 0.9 leaves this box, a dark square, on the scan where the mouse left the canvas.
+    """
+    unwrap_viewer(model).canvas.overlays._brush_circle.box = False
+
+
 def omit_drawing_visuals(layer: Labels) -> None:
     """Spare a layer the visuals of polygons and strokes, since it is not drawn in.
 
@@ -242,7 +250,7 @@ def share_history(source: Labels, target: Labels) -> None:
     target._undo_history, target._redo_history = source._undo_history, source._redo_history
 
 
-def unwrap_viewer(viewer: Viewer) -> Any:
+def unwrap_viewer(viewer: ViewerModel) -> Any:
     """Return the viewer behind the proxy that napari gives to widgets of plugins."""
     return getattr(viewer, "__wrapped__", viewer)
 

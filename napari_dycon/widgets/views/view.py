@@ -14,7 +14,7 @@ from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.types import Box
 from napari_dycon.widgets.layers.camera import pan_to_region
-from napari_dycon.widgets.layers.napari_internals import get_canvas_widget
+from napari_dycon.widgets.layers.napari_internals import get_canvas_widget, omit_brush_box
 from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
 from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
 
@@ -60,6 +60,7 @@ class View(QObject):
         # napari expects that nothing keeps its widgets once their window is closed.
         self._qt_viewer = weakref.ref(qt_viewer)
         self.canvas: QWidget = get_canvas_widget(qt_viewer)
+        omit_brush_box(model)
         self.annotations = CanvasAnnotations(self.canvas)
         self.plane = plane
         self.readout = ""
