@@ -289,22 +289,29 @@ def document_window_results() -> str:
     ]
     parts = [
         _describe_origin({**result, **result.get("machine", {}), "machine": result["machine"]}),
-        "Longest blocking of the event loop by an interaction, with three views:",
-        make_table(
-            ["interaction", "left atrium, ms (median)", "worst", "512 x 512 x 300", "worst"],
-            [
-                [row["interaction"], *(_format_figure(r[k]) for r in (row, large) for k in FIGURES)]
-                for row, large in zip(
-                    result["interactions_atrium"], result["interactions_large"], strict=True
-                )
-            ],
-        ),
+        *_tabulate_interactions(result),
         "From the click on a case until its scan, and until all layers are shown:",
         _table_of_rows({"rows": result["show_case"]}),
         "A project of 2,000 cases:",
         make_table(["measure", "value"], rows),
     ]
     return "\n\n".join(parts)
+
+
+def _tabulate_interactions(result: dict[str, Any]) -> list[str]:
+    """Return a title and the table of interactions, if both kinds of scans were measured."""
+    both = result.get("interactions_atrium", []), result.get("interactions_large", [])
+    if not all(both):
+        return []
+    rows = [
+        [row["interaction"], *(_format_figure(r[k]) for r in (row, large) for k in FIGURES)]
+        for row, large in zip(*both, strict=True)
+    ]
+    header = ["interaction", "left atrium, ms (median)", "worst", "512 x 512 x 300", "worst"]
+    return [
+        "Longest blocking of the event loop by an interaction, with three views:",
+        make_table(header, rows),
+    ]
 
 
 def _describe_origin(result: dict[str, Any]) -> str:
