@@ -75,7 +75,7 @@ class CaseLabels(ExtensibleLabels):
         self.is_read_only = read_only
         self.keeps_array = False  # until the layer has its array
         self.on_unknown_value = on_unknown_value
-        self._is_preserving = False  # while the fill tool is at work
+        self._fill_preserves_labels = False  # as set in napari, during a fill
         self._outline_values: tuple[Any, Array] | None = None  # colormap, and its outline values
         super().__init__(data, **settings)
         self.keeps_array = keeps_array
@@ -204,20 +204,20 @@ class CaseLabels(ExtensibleLabels):
 
     def _paint_value(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Paint one value, over other structures only if they need not be preserved."""
-        is_preserving = self.preserve_labels or self._is_preserving
-        if is_preserving and value not in (0, UNANNOTATED):
+        preserves_labels = self.preserve_labels or self._fill_preserves_labels
+        if preserves_labels and value not in (0, UNANNOTATED):
             mask = np.asarray(mask) & ((data == UNANNOTATED) | (data == 0))
         with self.without_preserving():
             return super().paint_mask(data, mask, value, region)
 
     def fill(self, coord: Any, new_label: int, refresh: bool = True) -> None:
         """Fill an area, without voxels that must be preserved."""
-        self._is_preserving = bool(self.preserve_labels)
+        self._fill_preserves_labels = bool(self.preserve_labels)
         try:
             with self.without_preserving():
                 super().fill(coord, new_label, refresh)
         finally:
-            self._is_preserving = False
+            self._fill_preserves_labels = False
 
     # ---- The brush in millimeters ------------------------------------------------------------
 

@@ -81,15 +81,16 @@ class TaskDisplay:
 
     Parameters
     ----------
-    bars : ``None`` for a task that is shown in the panel alone
+    is_docked : whether the task is also shown in the activity dock
     """
 
     def __init__(
-        self, activity: Activity, activities: Activities, bars: ActivityBars | None
+        self, activity: Activity, activities: Activities, bars: ActivityBars, *, is_docked: bool
     ) -> None:
         self._activity = activity
         self._activities = activities
         self._bars = bars
+        self._is_docked = is_docked
         self._bar: progress | None = None
         self._is_shown = False
         self.has_ended = False
@@ -99,35 +100,34 @@ class TaskDisplay:
         self._timer.start(SHOW_AFTER_MS)
 
     def _update(self) -> None:
+        if self._bars.are_closed:  # and so is the panel
+            return
         if self._is_shown:
             self._activities.changed.emit()
         else:
             self._is_shown = True
             self._activities.add(self._activity)
-        if self._bars is not None:
-            self._update_bar(self._bars)
+        if self._is_docked:
+            self._update_bar()
         if not self.has_ended:
             self._timer.start(POLL_MS)
 
-    def _update_bar(self, bars: ActivityBars) -> None:
+    def _update_bar(self) -> None:
         """Show the progress in the dock; a bar handles Qt events, and the task may end then."""
-        if bars.are_closed:
-            self.has_ended = True
-            return
         if self._bar is None:
-            self._bar = bars.add(self._activity)
+            self._bar = self._bars.add(self._activity)
         if not self.has_ended:
             text = escape_rich_text(self._activity.text)
             show_progress(self._bar, Progress(text, self._activity.fraction))
         if self.has_ended:
-            bars.remove(self._bar)
+            self._bars.remove(self._bar)
 
     def end(self) -> None:
         """Show the task no longer."""
         self.has_ended = True
         self._timer.stop()
         self._activities.remove(self._activity)
-        if self._bars is not None and self._bar is not None:
+        if self._bar is not None:
             self._bars.remove(self._bar)
 
 

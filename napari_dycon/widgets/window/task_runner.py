@@ -84,7 +84,7 @@ class NapariTaskRunner:
     ) -> None:
         """Run a task like ``submit``; its progress is shown once it has run for a moment."""
         activity = Activity(title, can_cancel=on_cancel is not None)
-        display = TaskDisplay(activity, self.activities, self.bars if is_docked else None)
+        display = TaskDisplay(activity, self.activities, self.bars, is_docked=is_docked)
 
         def end_and_call(then: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(answer: Any) -> None:

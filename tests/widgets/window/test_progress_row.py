@@ -18,6 +18,7 @@ from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.window import activity_display
+from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 pytestmark = pytest.mark.gui
 
@@ -128,6 +129,21 @@ def test_a_task_without_known_progress_does_not_draw_the_views_again(
     task.allow()
     qtbot.waitUntil(lambda: ends == ["result"], timeout=30_000)
     assert drawn.count < 10
+
+
+@pytest.mark.parametrize("is_docked", [True, False])
+def test_a_closed_window_shows_no_task_any_more(qapp: Any, qtbot: Any, is_docked: bool) -> None:
+    """Its panel may be gone while a scan is still being read."""
+    runner, task = NapariTaskRunner(), SlowTask(1)
+    runner.submit_with_progress("Reading", task, print, print, is_docked=is_docked)
+    qtbot.waitUntil(lambda: bool(runner.activities.running), timeout=20_000)
+    runner.close()
+    changes: list[None] = []
+    runner.activities.changed.connect(lambda: changes.append(None))
+    qtbot.wait(4 * activity_display.POLL_MS)
+    task.allow()
+    qtbot.waitUntil(lambda: runner.is_idle, timeout=20_000)
+    assert not changes
 
 
 class DrawCounter(QObject):
