@@ -3,27 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from helpers.clock import Clock
 
-from napari_dycon.engine.inference import progress as progress_module
 from napari_dycon.engine.inference.progress import PredictionProgress, count_passes
 from napari_dycon.engine.inference.speed import RELATIVE_SECONDS, count_atlas_work
-
-
-class Clock:
-    """Time that passes on request."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
-    return clock
 
 
 def do(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from helpers.clock import Clock
 
-from napari_dycon.engine.inference import progress as progress_module
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.inference.speed import (
     KEPT,
@@ -13,23 +13,6 @@ from napari_dycon.engine.inference.speed import (
     count_atlas_work,
     fill_unknown_speeds,
 )
-
-
-class Clock:
-    """Time that passes on request."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(progress_module, "time", clock)
-    return clock
 
 
 def predict_scan(
