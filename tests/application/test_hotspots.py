@@ -54,3 +54,16 @@ def test_a_network_that_is_uncertain_everywhere_gives_its_most_uncertain_places(
     assert 1 <= len(found) <= 40
     assert all(hotspot.mass >= 0.5 * found[0].mass for hotspot in found)
     assert min(hotspot.mean_uncertainty for hotspot in found) > np.quantile(uncertainty, 0.97)
+
+
+def test_surroundings_of_zeros_change_nothing() -> None:
+    """Only the box around notable voxels is searched, on the same grid of cells."""
+    rng = np.random.default_rng(5)
+    uncertainty = np.zeros((40, 44, 48), np.float32)
+    uncertainty[9:31, 11:30, 8:35] = rng.random((22, 19, 27))
+    spots = find_hotspots(uncertainty, (1.0, 0.5, 0.8), threshold=0.6)
+    padded = find_hotspots(np.pad(uncertainty, 12), (1.0, 0.5, 0.8), threshold=0.6)
+    assert len(spots) > 3
+    for spot, other in zip(spots, padded, strict=True):
+        assert other.center == tuple(c + 12 for c in spot.center)
+        assert other.mass == pytest.approx(spot.mass)
