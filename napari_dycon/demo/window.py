@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import napari
@@ -31,6 +32,7 @@ from napari_dycon.widgets.layers.napari_internals import close_notifications
 from napari_dycon.widgets.panel import DyconPanel
 
 WINDOW_SIZE = (1500, 950)
+DRAWING_S = 1.0  # before a screenshot
 
 
 def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEvent) -> None:
@@ -110,7 +112,9 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
     for theme, section in (("dark", panel.review), ("light", panel.train)):
         viewer.theme = theme
         panel.sections.show_section(section)
-        QApplication.processEvents()
+        end = time.monotonic() + DRAWING_S
+        while time.monotonic() < end:  # views and copies of layers follow one by one
+            QApplication.processEvents()
         path = out / f"window-{theme}.png"
         viewer.screenshot(str(path), canvas_only=False, flash=False)
         paths.append(path)

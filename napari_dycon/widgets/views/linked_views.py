@@ -54,6 +54,7 @@ class SideView(View):
         axis, dims = self.plane.value, self.model.dims
         if dims.ndim == len(self.position) and dims.point[axis] != self.position[axis]:
             dims.set_point(axis, self.position[axis])
+            self.update_annotations()
 
     def close(self) -> None:
         """Release the copies of the layers and close the canvas."""

@@ -158,10 +158,19 @@ class View(QObject):
             pan_to_region(self.model, position, 0.0, case.image)
         self.update_annotations()
 
+    @property
+    def displayed_position(self) -> Position:
+        """The position in the slice that is drawn, which may follow the crosshair later."""
+        axis, dims = self.plane.value, self.model.dims
+        shown = list(self.position)
+        if dims.ndim == len(shown):
+            shown[axis] = float(dims.point[axis])
+        return shown[0], shown[1], shown[2]
+
     def to_position(self, x: float, y: float) -> Position:
         """Convert a pixel of the canvas to a position in the slice that is shown."""
         vertical_axis, horizontal_axis = self.plane.displayed_axes
-        position = list(self.position)
+        position = list(self.displayed_position)
         position[vertical_axis], position[horizontal_axis] = self.geometry.to_mm(x, y)
         return position[0], position[1], position[2]
 
@@ -218,7 +227,7 @@ class View(QObject):
         if case is None or not self.is_flat:
             self.annotations.show_content(AnnotationContent())
             return
-        geometry = self.geometry
+        geometry, shown = self.geometry, self.displayed_position
         vertical, horizontal = self.plane.displayed_axes
         crosshair = None
         if self.shows_crosshair:
@@ -226,8 +235,8 @@ class View(QObject):
         self.annotations.show_content(
             AnnotationContent(
                 name=escape_control_characters(case.display_name),
-                title=describe_slice(case, self.plane, self.position),
-                short_title=describe_slice(case, self.plane, self.position, is_short=True),
+                title=describe_slice(case, self.plane, shown),
+                short_title=describe_slice(case, self.plane, shown, is_short=True),
                 readout=self.readout,
                 window=self.window_text,
                 letters=compute_edge_letters(case.image.affine, self.plane),
