@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
-from napari_dycon.engine.evaluation.scan_detection import (
+from napari_dycon.io.scan_detection import (
     describe_scan_texture,
     describe_scan_values,
 )

@@ -18,14 +18,20 @@ from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.types import Array, ItemProgressCallback
 from napari_dycon.core.wording import format_count
-from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.errors import BusyError, LabelError, ProjectError, UserError
+from napari_dycon.io.scan_detection import MIN_VALUES, describe_scan_texture
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.case_images import channel_paths
 from napari_dycon.project.editing.removed_cases import list_removed_cases
 from napari_dycon.project.importing.discovery import Scan, read_scan
-from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
+from napari_dycon.project.label_rules import (
+    check_values,
+    compute_label_status,
+    find_values,
+    remap_values,
+)
 from napari_dycon.project.label_store import LABEL_SUFFIX, label_file_path
 from napari_dycon.project.models import Case, ClassInfo
 
@@ -258,6 +264,13 @@ def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
 def _read_label(
     file: Path, scan: Volume, value_map: Mapping[int, int], classes: Sequence[ClassInfo]
 ) -> Array:
-    array = remap_values(io.read_label(file, reference=scan).array, value_map)
+    values = io.read_label(file, reference=scan).array
+    # Parcellations may have over a hundred structures, but these consist of more than one voxel.
+    if len(find_values(values)) >= MIN_VALUES and (found := describe_scan_texture(values)):
+        raise LabelError(
+            f"{Path(file).name} looks like a scan instead of a label: it contains {found}. Expected "
+            "one whole number for each structure. Check the folder of labels."
+        )
+    array = remap_values(values, value_map)
     check_values(array, classes, f"Label {Path(file).name}")
     return array

@@ -10,7 +10,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.engine.evaluation.folders import evaluate_folders
-from napari_dycon.engine.evaluation.scan_detection import describe_scan_texture
+from napari_dycon.io.scan_detection import describe_scan_texture
 from napari_dycon.errors import LabelError, UserError
 
 Run = Callable[..., tuple[int, str, str]]
