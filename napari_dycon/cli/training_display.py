@@ -176,7 +176,7 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
 
 def _next_step_hint(event: FinishedEvent | StoppedEvent, run: str) -> str:
     if not event.step:
-        return " has not been trained yet."
+        return f" has not been trained yet. To train it, use --resume {run} and more time."
     if isinstance(event, StoppedEvent):
         return f" can be used for prediction, or resumed with --resume {run}."
     return (

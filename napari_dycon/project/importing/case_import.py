@@ -268,8 +268,8 @@ def _read_label(
     # Parcellations may have over a hundred structures, but these consist of more than one voxel.
     if len(find_values(values)) >= MIN_VALUES and (found := describe_scan_texture(values)):
         raise LabelError(
-            f"{Path(file).name} looks like a scan instead of a label: it contains {found}. Expected "
-            "one whole number for each structure. Check the folder of labels."
+            f"{Path(file).name} looks like a scan instead of a label: it contains {found}. "
+            "Expected one whole number for each structure. Check the folder of labels."
         )
     array = remap_values(values, value_map)
     check_values(array, classes, f"Label {Path(file).name}")
