@@ -30,6 +30,6 @@ def describe_phase(event: PhaseEvent) -> str:
 def describe_semi_supervised(event: SemiSupervisedEvent) -> str:
     """Explain why the loss rises."""
     return (
-        f"From step {event.step} on, training also uses unlabeled scans. The loss has further "
-        "terms and rises at first; that is expected."
+        f"Semi-supervised training from step {event.step} on: the losses of unlabeled scans are "
+        "added, so that the loss rises at first."
     )

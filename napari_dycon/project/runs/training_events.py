@@ -107,10 +107,11 @@ class StepEvent(BaseEvent):
 
 
 class SemiSupervisedEvent(BaseEvent):
-    """Steps learn from unlabeled scans, too, from this one on.
+    """The losses of unlabeled scans are added from this step on; see ``semi_supervised.start``.
 
-    The total loss then has further terms, so that it rises; its term "supervised" does not. It is
-    sent again after a resume.
+    The total loss rises at first, as it has further terms; its term "supervised" does not. Before,
+    unlabeled scans are used only as registered cases with pseudo-labels. The event is sent again
+    after a resume.
     """
 
     event: Literal["semi_supervised"] = "semi_supervised"

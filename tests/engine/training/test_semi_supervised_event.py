@@ -24,9 +24,12 @@ def test_the_event_comes_with_the_first_step_on_unlabeled_scans(
     assert terms[3] == {"supervised"}
     assert terms[4] > {"supervised"}
     log = project.runs.get().log_path.read_text(encoding="utf-8")
-    assert "From step 4 on, training also uses unlabeled scans." in log
+    assert "Semi-supervised training from step 4 on: the losses of unlabeled scans are added" in log
     show_training(iter(events), as_json=False)
-    assert "From step 4 on, training also uses unlabeled scans." in capsys.readouterr().err
+    assert (
+        "Semi-supervised training from step 4 on: the losses of unlabeled scans are added"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_supervised_run_has_none(project: Project) -> None:
