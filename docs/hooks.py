@@ -13,6 +13,7 @@ import ast
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -398,4 +399,4 @@ GENERATORS: dict[str, Callable[[], str]] = {
 
 if __name__ == "__main__":
     for path in update_pages():
-        print(f"Updated {path.relative_to(ROOT)}")
+        sys.stdout.write(f"Updated {path.relative_to(ROOT)}\n")
