@@ -25,6 +25,7 @@ from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.case_images import channel_paths
 from napari_dycon.project.editing.removed_cases import list_removed_cases
+from napari_dycon.project.imported_labels import get_import_record_path, record_import
 from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import (
     check_values,
@@ -187,6 +188,7 @@ def commit_cases(
                     f"A label {path.name} was created at the same time. Nothing was added here; "
                     "add the scans again."
                 )
+            written.append(record_import(folder, new.case.id, new.label))
             io.write_mask(new.label, reference=new.grid, path=path)
             written.append(path)
         values["cases"].extend(new.case.model_dump() for new in new_cases)
@@ -195,7 +197,11 @@ def commit_cases(
         yield add_to_manifest
     except BaseException:
         with contextlib.suppress(ProjectError):  # the error may have occurred after writing
-            there = {label_file_path(folder, case.id) for case in manifest.read(folder).cases}
+            there = {
+                path(folder, case.id)
+                for case in manifest.read(folder).cases
+                for path in (label_file_path, get_import_record_path)
+            }
             for path in written:
                 if path not in there:
                     with contextlib.suppress(OSError):
