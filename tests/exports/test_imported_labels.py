@@ -74,12 +74,10 @@ def test_a_record_outside_the_project_is_ignored(project: Project, tmp_path: Pat
 def test_no_record_is_left_of_an_import_that_failed(
     project: Project, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_dycon.project.importing import case_import
-
     def fail(*_: object, **__: object) -> None:
         raise BusyError("full")
 
-    monkeypatch.setattr(case_import.io, "write_mask", fail)
+    monkeypatch.setattr("napari_dycon.io.write_mask", fail)
     other = Project.create(tmp_path / "other", classes=project.classes, channels=project.channels)
     with pytest.raises(DyconError, match="full"):
         other.add_cases(
