@@ -158,7 +158,8 @@ def _report_start(
         print_event(event)
         return origin
     what = format_count(inputs.count, "case" if inputs.scans is None else "scan")
-    for line in (f"Predicting {what}.", *describe_choice(project, run, is_default=is_default)):
+    first = f"Predicting {what} with run {run.id}"
+    for line in (first, *describe_choice(project, run, is_default=is_default)):
         print_status(line)
     for description, count in replaced.items():
         what = format_count(count, "prediction")
