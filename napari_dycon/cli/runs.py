@@ -72,7 +72,7 @@ def _format_row(row: dict[str, Any]) -> list[str]:
         row["run"],
         row["state"],
         "–" if row["started"] is None else format_time(row["started"]),
-        str(row["steps"]),
+        str(row["steps_taken"] if row["state"] == "running" else row["steps"]),
         "–" if row["elapsed_s"] is None else format_elapsed(row["elapsed_s"]),
         *("–" if row[key] is None else str(row[key]) for key in COLUMNS[5:8]),
         "–" if row["dice"] is None else f"{row['dice']:.3f}",
@@ -91,7 +91,7 @@ def describe_choice(project: Project, run: Run, *, is_default: bool) -> list[str
     lines = [f"Run {run.id}{', the newest' if is_default else ''}: {facts.describe()}."]
     if facts.steps < MIN_USEFUL_STEPS:
         lines.append(
-            f"With less than {MIN_USEFUL_STEPS} steps, a network has hardly learned: expect poor "
+            f"With fewer than {MIN_USEFUL_STEPS} steps, a network has hardly learned: expect poor "
             "predictions."
         )
     others = [one for one in project.runs.list() if one.has_weights and one.id != run.id]

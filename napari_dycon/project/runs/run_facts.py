@@ -35,6 +35,7 @@ class RunFacts:
     outcome : "finished", "stopped", "failed", or "" without an end
     started, trained : when the run began and when its weights were saved, seconds since the epoch
     steps : steps of the saved weights; 0 without weights
+    steps_taken : steps of the run, also of those after the last checkpoint
     dice : newest mean Dice on the validation cases, of the networks only
     """
 
@@ -45,6 +46,7 @@ class RunFacts:
     started: float | None
     trained: float | None
     steps: int
+    steps_taken: int
     elapsed_s: float | None
     labeled: int | None
     unlabeled: int | None
@@ -75,12 +77,13 @@ def read_run_facts(run: Run) -> RunFacts:
     first = next((event for event in events if isinstance(event, StartedEvent)), None)
     dice, elapsed_s, steps, outcome = metrics.dice, metrics.elapsed_s, metrics.step or 0, ""
     trained: float | None = None
+    taken = steps
     for event in events:
         match event:
             case StartedEvent():
                 outcome = ""
             case StepEvent():
-                elapsed_s = event.elapsed_s
+                elapsed_s, taken = event.elapsed_s, event.step
             case ValidationEvent():
                 dice = event.mean
             case CheckpointEvent():
@@ -99,6 +102,7 @@ def read_run_facts(run: Run) -> RunFacts:
         first.time if first else None,
         trained,
         steps if run.has_weights else 0,
+        max(steps, taken),
         elapsed_s,
         labeled if metrics.labeled is None else len(metrics.labeled),
         first.unlabeled if first else metrics.unlabeled,

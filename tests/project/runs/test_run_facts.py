@@ -53,7 +53,8 @@ def test_only_the_ends_of_a_long_run_are_read(
 
 def test_steps_after_the_checkpoint_are_not_those_of_the_weights(tmp_path: Path) -> None:
     run = make_run(tmp_path, [*EVENTS, StepEvent(step=450, elapsed_s=450.0, time=1450.0)])
-    assert read_run_facts(run).steps == 399
+    facts = read_run_facts(run)
+    assert (facts.steps, facts.steps_taken) == (399, 450)
     run.append_event(StartedEvent(run="001-dycon", labeled=4, resumed_from_step=399, time=2000.0))
     run.append_event(FinishedEvent(step=500, elapsed_s=500.0, time=2100.0))
     facts = read_run_facts(run)
