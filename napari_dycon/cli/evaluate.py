@@ -19,6 +19,7 @@ from napari_dycon.engine.evaluation.formatting import (
 )
 from napari_dycon.errors import UserError
 from napari_dycon.exports.csv_table import encode_csv, escape_formula, format_csv
+from napari_dycon.project.prediction_origin import count_origins
 
 CSV_COLUMNS = ("case", "class", "name", *(column.key for column in METRIC_COLUMNS), "missed")
 DIGITS = 6  # of numbers in the CSV file
@@ -82,18 +83,26 @@ def evaluate(
         names = dict(enumerate(split_names(classes), start=1))
     if csv is not None:
         write_bytes(csv, encode_csv(_format_csv(result, names)))
+    origins = count_origins(predictions / f"{name}.nii.gz" for name in result["cases"])
     if as_json:
         known = {str(value): names[value] for value in result["classes"] if value in names}
-        print_json({**result, "names": known})
+        print_json({**result, "names": known, "runs": origins})
     else:
-        _show_result(result, names)
+        _show_result(result, names, origins)
         if csv is not None:
             print_status(f"Wrote {csv}")
     _raise_if_any_failed(result)
 
 
-def _show_result(result: Mapping[str, Any], names: Mapping[int, str]) -> None:
+def _show_result(
+    result: Mapping[str, Any], names: Mapping[int, str], origins: Mapping[str, int]
+) -> None:
     print_table(build_evaluation_table(result, names))
+    if len(origins) == 1:
+        print_status(f"Predicted by {next(iter(origins))}.")
+    elif origins:
+        counts = ", ".join(f"{count} by {run}" for run, count in origins.items())
+        print_status(f"The predictions are of different runs: {counts}. Their means mix them.")
     if has_missed_structures(result):
         print_status(MISSED_NOTE)
     for line in result["warnings"]:

@@ -102,6 +102,12 @@ def check_record_path(mask: Path) -> None:
         )
 
 
+def count_origins(masks: Iterable[Path]) -> dict[str, int]:
+    """Count masks by a description of the run that made them; those without a record are not."""
+    origins = (read_origin(get_record_path(mask)) for mask in masks)
+    return dict(Counter(origin.description for origin in origins if origin is not None))
+
+
 def count_replaced(masks: Iterable[Path], origin: PredictionOrigin) -> dict[str, int]:
     """Count existing masks of other weights, by a description of the run that made them."""
     replaced: Counter[str] = Counter()

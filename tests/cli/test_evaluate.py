@@ -125,3 +125,14 @@ def test_nothing_is_shown_if_no_case_fits(run: Run, tmp_path: Path) -> None:
     assert (code, out) == (2, "")
     assert "a.nii.gz" in err
     assert not (tmp_path / "m.csv").exists()
+
+
+def test_the_run_of_the_predictions_is_named(run: Run, masks: tuple[Path, Path]) -> None:
+    assert "redicted by" not in run("evaluate", *masks)[2]
+    write_record(masks[0], "a", {})
+    assert "Predicted by 001-dycon." in run("evaluate", *masks)[2]
+    (masks[0] / "b.json").write_text('{"origin": {"run": "002-dycon", "step": 40}}')
+    _, _, err = run("evaluate", *masks)
+    assert "of different runs: 1 by 001-dycon, 1 by 002-dycon (40 steps). Their means" in err
+    found = json.loads(run("evaluate", *masks, "--json")[1])
+    assert found["runs"] == {"001-dycon": 1, "002-dycon (40 steps)": 1}
