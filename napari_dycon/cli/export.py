@@ -47,6 +47,15 @@ IncludeUnreviewedOption = Annotated[
         help="Also export predictions that were not accepted, alone and in unannotated voxels.",
     ),
 ]
+DatasetIdOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=999,
+        metavar="N",
+        help="Number of an nnU-Net dataset. Default: the first one that is free in the folder.",
+    ),
+]
 
 
 def export(
@@ -85,15 +94,7 @@ def export(
             "--keep-identity", help="Keep the patient's name, ID and dates in DICOM files."
         ),
     ] = False,
-    dataset_id: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=999,
-            metavar="N",
-            help="Number of an nnU-Net dataset. Default: the first one that is free in the folder.",
-        ),
-    ] = None,
+    dataset_id: DatasetIdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export masks, an nnU-Net dataset, a trained model or a report.
