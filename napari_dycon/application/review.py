@@ -47,10 +47,12 @@ class Review:
         self._editor = editor
         self._autosaver = autosaver
         self.predictions = PredictionController(state, followers, self.refresh)
+        self._preview_of: str | None = None
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
         state.case_shown.connect(self._on_prediction_changed)
+        state.case_shown.connect(self._on_case_shown)
         state.prediction_changed.connect(self._on_prediction_changed)
         state.edit_undone.connect(self._on_edit_undone)
 
@@ -63,6 +65,25 @@ class Review:
         """Predict cases; see ``Session.predict``."""
         self.predictions.start(ids, run)
 
+    @property
+    def preview_of(self) -> str | None:
+        """Run whose previews are shown instead of finished predictions; ``None`` for none."""
+        return self._preview_of
+
+    @preview_of.setter
+    def preview_of(self, run: str | None) -> None:
+        if run == self._preview_of:
+            return
+        self._preview_of = run
+        if self._state.case is not None:
+            self.refresh(self._state.case.id)
+
+    def _on_case_shown(self, case: ActiveCase | None) -> None:
+        # Cases are read with their finished prediction, as no other part of the program uses
+        # previews.
+        if case is not None and self._preview_of is not None:
+            self.refresh(case.id)
+
     def refresh(self, case_id: str) -> None:
         """Reload the newest prediction of the active case."""
         state = self._state
@@ -71,14 +92,14 @@ class Review:
             return
 
         def on_done(updated: ActiveCase) -> None:
-            if state.case is case:
+            if state.case is case and preview_of == self._preview_of:
                 case.take_prediction(updated)
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
 
-        snapshot = dataclasses.replace(case, notes=[])
+        snapshot, preview_of = dataclasses.replace(case, notes=[]), self._preview_of
         self._task_runner.submit(
-            lambda: load_prediction(project, snapshot), on_done, state.report_error
+            lambda: load_prediction(project, snapshot, preview_of), on_done, state.report_error
         )
 
     # ---- Uncertain regions -------------------------------------------------------------------

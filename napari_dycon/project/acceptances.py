@@ -86,6 +86,28 @@ def is_accepted(
     return record.label_before != _compute_checksum(label)
 
 
+def has_recorded_acceptance(
+    project: Project, case_id: str, label: LabelArray | None = None
+) -> bool:
+    """Whether a label comes from any accepted prediction, also from one that was never finished.
+
+    Previews and preliminary predictions are accepted, too, and are not kept.
+
+    Parameters
+    ----------
+    label : if it is not given, a record of any label counts
+    """
+    for run in project.runs.list():
+        if not has_acceptance_record(project, run.id, case_id):
+            continue
+        record = _read_record(project, run.id, case_id)
+        if record is None or record.is_undone:
+            continue
+        if label is None or record.label_before != _compute_checksum(label):
+            return True
+    return False
+
+
 def _read_record(project: Project, run_id: str, case_id: str) -> AcceptanceRecord | None:
     """Read a record; ``None`` if there is none or it is damaged."""
     try:

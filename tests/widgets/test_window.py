@@ -100,7 +100,10 @@ def test_open_paint_train_accept_reopen(
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
     assert "is running" in panel.train.start_button.toolTip()
-    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=90_000)
+    previewed = ROLES - {"disagreement"}  # of one network there is none
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == previewed, timeout=90_000)
+    assert session.case.is_preview
+    assert collect_layers_by_role(viewer)["prediction"].name.endswith("(preview during training)")
     assert session.status.phase == "training"
     save_screenshot(viewer, "train")
     session.pause()

@@ -66,23 +66,28 @@ def load_case(project: Project, case_id: str, max_voxels: float = math.inf) -> L
     return LoadedCase(case, label.copy(), label_version)
 
 
-def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
-    """Read the newest prediction of a case, if there is one."""
-    while (newest := project.predictions.find_newest(case.id)) is not None:
-        run, is_preliminary = newest
+def load_prediction(
+    project: Project, case: ActiveCase, preview_of: str | None = None
+) -> ActiveCase:
+    """Read the newest prediction of a case, if there is one.
+
+    Parameters
+    ----------
+    preview_of : run whose preview is preferred; see ``PredictionStore.find_newest``
+    """
+    while (newest := project.predictions.find_newest(case.id, preview_of)) is not None:
+        run, stage = newest
         try:
             mask, uncertainty, disagreement = (
-                project.predictions.read(
-                    run, case.id, kind, reference=case.image, preliminary=is_preliminary
-                )
+                project.predictions.read(run, case.id, kind, reference=case.image, stage=stage)
                 for kind in PREDICTION_KINDS
             )
         except UserError as error:  # scan and label are still shown
             case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
-        if mask is None:  # a preliminary one that was just replaced
+        if mask is None:  # a preliminary one or a preview that was just replaced
             continue
-        case.run, case.is_preliminary, case.prediction = run, is_preliminary, mask
+        case.run, case.stage, case.prediction = run, stage, mask
         period = find_period(project, run, case.image.spacing_mm)
         case.uncertainty, case.disagreement = (
             None if values is None else clean_map(values, case.image.array, period)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.durations import format_elapsed, format_remaining
 from napari_dycon.core.wording import format_count
 from napari_dycon.project.runs.events import (
@@ -92,13 +91,6 @@ def describe_progress(event: PredictionProgressEvent) -> str:
     if event.remaining_s is None:
         return f"{text}…"
     return f"{text}, {format_remaining(event.remaining_s)}"
-
-
-def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
-    """Describe the preliminary prediction of a case."""
-    if status is not None and status.run == case.run and status.is_refining(case.id):
-        return "Preliminary prediction; refining…"
-    return f"Preliminary prediction of run {case.run}, not refined."
 
 
 def describe_incomplete_ranking(status: PredictionStatus | None) -> str:

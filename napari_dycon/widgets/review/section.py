@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from superqt.utils import signals_blocked
 
-from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
-from napari_dycon.application.predictions.status import (
-    describe_incomplete_ranking,
-    describe_preliminary,
-)
+from napari_dycon.application.predictions.source_text import describe_source, describe_stage
+from napari_dycon.application.predictions.status import describe_incomplete_ranking
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
@@ -28,6 +26,10 @@ from napari_dycon.widgets.window.helpers import (
 from napari_dycon.widgets.window.labels import ElidedLabel
 
 HINT = "Go to the uncertain regions, accept or correct the prediction, then train again."
+PREVIEW_TIP = (
+    "While training runs, show previews of this case instead of its finished prediction, which is "
+    "kept and shown again afterwards"
+)
 VALIDATION_HINT = (
     "Validation case: label it by hand. A label made from predictions is no independent reference."
 )
@@ -40,7 +42,11 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
+        self._newest_run: str | None = None  # that can predict
         self.source_label = ElidedLabel()  # of one line, so that no button moves
+        self.preview_checkbox = QCheckBox("Show preview")
+        self.preview_checkbox.setProperty("dycon_tip", PREVIEW_TIP)
+        self.preview_checkbox.toggled.connect(session.run_controller.show_previews)
         self.overlay_controls = OverlayControls(session, layers)
         self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
@@ -58,6 +64,7 @@ class ReviewSection(QWidget):
         ):
             signal.connect(self._refresh)
         session.review.predictions.status_changed.connect(self._update_source)
+        session.run_changed.connect(self._update_source)
         self._refresh()
 
     def _build_navigation(self) -> None:
@@ -112,7 +119,10 @@ class ReviewSection(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.prediction_controls)
-        layout.addWidget(self.source_label)
+        source = QHBoxLayout()
+        source.addWidget(self.source_label, 1)
+        source.addWidget(self.preview_checkbox)
+        layout.addLayout(source)
         # Above the overlays, so that they are visible on a small screen.
         for buttons in (
             (self.previous_region_button, self.next_region_button, self.next_case_button),
@@ -137,6 +147,9 @@ class ReviewSection(QWidget):
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
+        usable = [run.id for run in project.runs.list() if run.has_weights] if project else []
+        usable = [run for run in usable if run != self.session.status.run]  # not trained yet
+        self._newest_run = usable[-1] if usable else None
         no_view = "" if case else "select a case in the list first"
         no_prediction = ""
         if case is None or case.prediction is None:
@@ -166,18 +179,18 @@ class ReviewSection(QWidget):
         self._update_source()
 
     def _update_source(self, *_: object) -> None:
-        self.source_label.set_text(self._describe(self.session.case))
-
-    def _describe(self, case: ActiveCase | None) -> str:
-        if case is None:
-            return "No case selected."
-        if case.is_prediction_pending:
-            return f"Reading the prediction of {case.display_name}…"
-        if case.prediction is None:
-            return f"{case.display_name} has no prediction yet."
-        if case.is_preliminary:
-            return describe_preliminary(case, self.session.review.predictions.status)
-        return f"Prediction of run {case.run} for {case.display_name}."
+        session, runs = self.session, self.session.run_controller
+        text = describe_source(
+            session.case,
+            session.review.predictions.status,
+            training=session.status.run,
+            newest=self._newest_run,
+        )
+        self.source_label.set_text(text)
+        with signals_blocked(self.preview_checkbox):
+            self.preview_checkbox.setChecked(session.review.preview_of is not None)
+        self.preview_checkbox.setVisible(session.status.phase != "idle")
+        set_enabled(self.preview_checkbox, runs.find_preview_blocked_reason())
 
     def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""
@@ -221,10 +234,8 @@ class ReviewSection(QWidget):
 
     def accept_prediction(self, **selection: Any) -> None:
         """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
-        case = self.session.case
-        is_preliminary = case is not None and case.is_preliminary
+        what = describe_stage(self.session.case) or "Prediction"
         n_changed = self.session.accept_prediction(**selection)
-        what = "Preliminary prediction" if is_preliminary else "Prediction"
         text = f"{what} accepted {self._describe_selection(selection)}."
         if not n_changed:
             text = "Nothing changed: the label is already like the prediction here."

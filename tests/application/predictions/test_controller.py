@@ -154,7 +154,7 @@ def test_a_preliminary_prediction_stays_marked_after_cancel(
     session.predict(["scan-4"])
     follower.wait_for_end()
     assert session.case is not None
-    assert project.predictions.find_newest("scan-4") == (project.runs.get().id, False)
+    assert project.predictions.find_newest("scan-4") == (project.runs.get().id, "complete")
 
 
 def test_cancel_while_the_network_is_loaded_ends_at_once(follower: Follower) -> None:
