@@ -34,6 +34,8 @@ class AppState:
     runs_changed = Signal()
     hotspot_visited = Signal(int)  # index of the current uncertain region
     message = Signal(str, str)  # level ("info", "warning" or "error"), text for the user
+    # Text for the user about an edit of the label, and a function that takes it back.
+    undo_offered = Signal(str, object)
     prompt_requested = Signal(object)  # UserPrompt
 
     def __init__(self) -> None:

@@ -53,6 +53,7 @@ def test_a_long_name_moves_no_button(panel: Any, qtbot: Any) -> None:
 def test_accepting_says_what_was_accepted(panel: Any) -> None:
     messages: list[str] = []
     panel.session.message.connect(lambda _, text: messages.append(text))
+    panel.session.state.undo_offered.connect(lambda text, _: messages.append(text))
     panel.layers.go_to_slice(6, 0)
     panel.review.accept_slice_button.click()
     panel.review.accept_prediction(component=(16, 16, 15))
@@ -63,7 +64,7 @@ def test_accepting_says_what_was_accepted(panel: Any) -> None:
         "Prediction accepted in slice 7.",
         "Prediction accepted in this component.",
         "Prediction accepted for box.",
-        "Prediction accepted for the whole scan.",
+        "Prediction accepted for the whole scan; scan marked complete.",
         "Nothing changed: the label is already like the prediction here.",
     ]
 

@@ -236,10 +236,27 @@ class ReviewSection(QWidget):
         """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
         what = describe_stage(self.session.case) or "Prediction"
         n_changed = self.session.accept_prediction(**selection)
-        text = f"{what} accepted {self._describe_selection(selection)}."
         if not n_changed:
             text = "Nothing changed: the label is already like the prediction here."
-        self.session.message.emit("info", text)
+            self.session.message.emit("info", text)
+            return
+        text = f"{what} accepted {self._describe_selection(selection)}"
+        last = self.session.review.acceptance.last
+        if last is not None and last.is_whole:
+            text += "; scan marked complete" + (", no longer reviewed" if last.was_reviewed else "")
+        self.session.state.undo_offered.emit(f"{text}.", self.undo_acceptance)
+
+    def undo_acceptance(self) -> None:
+        """Take back the last acceptance, unless the label was edited since then."""
+        label = self.layers.find_layer("label")
+        if label is None or not self.session.review.acceptance.can_undo():
+            self.session.message.emit(
+                "warning", "The label was changed since. Press Ctrl+Z to undo step by step."
+            )
+            return
+        label.undo()
+        self.session.save_label()
+        self.session.message.emit("info", "Undone: the label is as before.")
 
     def _describe_selection(self, selection: dict[str, Any]) -> str:
         """Describe what was accepted; the volumes are beside the names of the structures."""

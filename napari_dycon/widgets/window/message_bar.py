@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, QTimer
@@ -84,19 +85,22 @@ class MessageBar(QWidget):
         self.text_label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self.text_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.text_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.undo_button = self._make_button("Undo", "Take this back (Ctrl+Z)", self._undo)
+        self._undo_action: Callable[[], object] | None = None
         self.dismiss_button = self._make_button("✕", "Dismiss this message", self.dismiss)
         self.recent_button = self._make_button("⋯", "Recent messages", self.show_recent)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.icon_label, 0, Qt.AlignmentFlag.AlignTop)
         layout.addWidget(self.text_label, 1)
-        for button in (self.dismiss_button, self.recent_button):
+        for button in (self.undo_button, self.dismiss_button, self.recent_button):
             layout.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         self._reserve_space()
         self._news_timer = QTimer(self)
         self._news_timer.setSingleShot(True)
         self._news_timer.setInterval(round(1000 * NEWS_SECONDS))
         self._news_timer.timeout.connect(self.dismiss)
+        session.state.undo_offered.connect(self.offer_undo)
         session.case_shown.connect(self.drop_outdated)
         session.run_changed.connect(self._on_run_changed)
         session.state.edit_undone.connect(self.drop_outdated)
@@ -123,16 +127,29 @@ class MessageBar(QWidget):
         if is_sequel and self._text and text not in self._text:
             text = f"{self._text}\n{text}"
         self.level, self._text, self._shown_at = new_level, text, time.monotonic()
+        self._undo_action = None
         self._show()
         if self.level == "info":
             self._news_timer.start()
         else:
             self._news_timer.stop()
 
+    def offer_undo(self, text: str, undo: Callable[[], object]) -> None:
+        """Show news of an edit with a button that takes it back; they stay until the next one."""
+        self.dismiss()  # never shown together with another message
+        self.show_message("info", text)
+        self._news_timer.stop()
+        self._undo_action = undo
+        self._show()
+
+    def _undo(self) -> None:
+        if self._undo_action is not None:
+            self._undo_action()
+
     def dismiss(self) -> None:
         """Remove the message."""
         self._news_timer.stop()
-        self._text = ""
+        self._text, self._undo_action = "", None
         self._show()
 
     def drop_outdated(self, *_: object) -> None:
@@ -206,6 +223,7 @@ class MessageBar(QWidget):
         color = choose_color(self.level, self._background)
         self.text_label.setStyleSheet(f"color: {color};")
         self.dismiss_button.setVisible(bool(self._text))
+        self.undo_button.setVisible(self._undo_action is not None)
         self.icon_label.setPixmap(
             _draw_icon(self.level, color, self._background) if self._text else QPixmap()
         )
