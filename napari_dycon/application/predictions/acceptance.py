@@ -147,7 +147,7 @@ class PredictionAcceptance:
                 self._state.cases_changed.emit()
 
         self._task_runner.submit(
-            lambda: any([update_after_undo(project, run, case.id, label) for run in runs]),
+            lambda: sum(update_after_undo(project, run, case.id, label) for run in runs) > 0,
             on_done,
             self._state.report_error,
         )

@@ -14,6 +14,8 @@ from napari_dycon.project.runs.events import (
     SkippedEvent,
 )
 
+NEXT_TEXT = "Next: review the uncertain regions (N)."
+
 
 @dataclasses.dataclass(frozen=True)
 class PredictionStatus:
@@ -106,14 +108,24 @@ def describe_incomplete_ranking(status: PredictionStatus | None) -> str:
 
 def describe_result(status: PredictionStatus, seconds: float) -> str:
     """Describe a prediction that ended without an error."""
-    n_cases, n_predicted = len(status.cases), len(status.predicted)
-    if status.is_canceling and n_predicted < n_cases:
+    n_cases = len(status.cases)
+    if status.is_canceling and len(status.predicted) < n_cases:
         if n_cases == 1:
             text = f"Prediction of {status.cases[0]} canceled."
         else:
-            text = f"Predicted {n_predicted} of {format_count(n_cases, 'case')}; canceled."
+            text = f"{describe_updated(status)}; canceled."
         if status.preliminary:
             text += f" The prediction of {status.preliminary[0]} is still preliminary."
         return text
-    what = status.cases[0] if n_cases == 1 else format_count(n_cases, "case")
-    return f"Predicted {what} in {format_elapsed(seconds)}."
+    return f"{describe_updated(status)} in {format_elapsed(seconds)}. {NEXT_TEXT}"
+
+
+def describe_updated(status: PredictionStatus) -> str:
+    """Describe which predictions were updated: "Predictions of 3 of 5 scans updated"."""
+    n_cases, n_predicted = len(status.cases), len(status.predicted)
+    if n_cases == 1:
+        return f"Prediction of {status.cases[0]} updated"
+    which = format_count(n_cases, "scan")
+    return (
+        f"Predictions of {which if n_predicted == n_cases else f'{n_predicted} of {which}'} updated"
+    )

@@ -17,6 +17,7 @@ from napari_dycon.application.review import Review
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import Progress
 from napari_dycon.application.training.status import (
+    NEXT_TEXT,
     PAUSING_TEXT,
     STOPPING_TEXT,
     RunPhase,
@@ -63,7 +64,7 @@ class RunController:
         self._autosaver = autosaver
         self._review = review
         self._run: Run | None = None
-        self._has_warned = False  # since the last step
+        self._warnings: list[str] = []  # since the last step
         self._has_previews = True
         self._preview_case: str | None = None  # that the run was asked to predict
         self.remote_host = ""  # other machine that trains the run, as in " on ward-3"
@@ -232,14 +233,18 @@ class RunController:
             self._review.refresh(event.case)
         elif isinstance(event, WarningEvent):
             state.message.emit("warning", event.message)
-            self._has_warned = True
+            self._warnings.append(event.message)
         elif isinstance(event, FailedEvent):
             state.message.emit("error", event.message)
         elif isinstance(event, StepEvent):
-            self._has_warned = False
-        elif isinstance(event, (FinishedEvent, StoppedEvent)) and not self._has_warned:
-            # A warning at the end, such as of too little time, must stay legible.
-            state.message.emit("info", describe_outcome(event, n_validation))
+            self._warnings.clear()
+        elif isinstance(event, (FinishedEvent, StoppedEvent)):
+            # A warning at the end, such as of too little time, stays legible.
+            level, ending = ("warning", self._warnings) if self._warnings else ("result", [])
+            next_step = [NEXT_TEXT] if run.has_weights and not ending else []
+            text = " ".join([describe_outcome(event, n_validation), *ending, *next_step])
+            state.message.emit(level, text)
+            self._warnings.clear()
         if isinstance(event, FinalEvent):
             state.runs_changed.emit()
 

@@ -2,8 +2,8 @@
 
 It has one height whether there is a message or not, so that nothing moves under the mouse. Messages
 go when they are no longer true: news after some seconds, news and warnings when another case is
-shown, a training starts, or the edit they tell of is undone. Errors stay until they are dismissed
-or replaced.
+shown, a training starts, or the edit they tell of is undone. Results of long tasks stay until the
+next training or prediction starts. Errors stay until they are dismissed or replaced.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class MessageBar(QWidget):
         super().__init__()
         self.level: Level = "info"
         self._text = ""
+        self._is_result = False  # of a long task, which ends while nobody watches
         self._shown_at = 0.0
         self._background = "#262930"
         self._panel_height = 0
@@ -103,6 +104,9 @@ class MessageBar(QWidget):
         session.state.undo_offered.connect(self.offer_undo)
         session.case_shown.connect(self.drop_outdated)
         session.run_changed.connect(self._on_run_changed)
+        session.project_changed.connect(self._drop_result)
+        self._is_predicting = False
+        session.review.predictions.status_changed.connect(self._on_prediction_changed)
         session.state.edit_undone.connect(self.drop_outdated)
         self._show()
 
@@ -123,13 +127,16 @@ class MessageBar(QWidget):
             new_level = level  # type: ignore[assignment]
         text = escape_control_characters(text)
         self._recent.append((time.strftime("%H:%M:%S"), new_level, text))
+        if level == "result":
+            self._text = ""  # not shown together with news before
         is_sequel = time.monotonic() - self._shown_at < SEQUEL_S and new_level == self.level
         if is_sequel and self._text and text not in self._text:
             text = f"{self._text}\n{text}"
         self.level, self._text, self._shown_at = new_level, text, time.monotonic()
         self._undo_action = None
+        self._is_result = level == "result" or (is_sequel and self._is_result)
         self._show()
-        if self.level == "info":
+        if self.level == "info" and not self._is_result:
             self._news_timer.start()
         else:
             self._news_timer.stop()
@@ -149,13 +156,18 @@ class MessageBar(QWidget):
     def dismiss(self) -> None:
         """Remove the message."""
         self._news_timer.stop()
-        self._text, self._undo_action = "", None
+        self._text, self._undo_action, self._is_result = "", None, False
         self._show()
 
     def drop_outdated(self, *_: object) -> None:
-        """Remove news and warnings; errors stay."""
-        if self.level != "error":
+        """Remove news and warnings; errors and results of long tasks stay."""
+        if self.level != "error" and not self._is_result:
             self.dismiss()
+
+    def _drop_result(self, *_: object) -> None:
+        """Remove what the next task or project makes untrue."""
+        self._is_result = False
+        self.drop_outdated()
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""
@@ -207,7 +219,13 @@ class MessageBar(QWidget):
 
     def _on_run_changed(self, status: RunStatus) -> None:
         if status.phase == "starting":
-            self.drop_outdated()
+            self._drop_result()
+
+    def _on_prediction_changed(self, status: object) -> None:
+        is_running = status is not None
+        if is_running and not self._is_predicting:
+            self._drop_result()
+        self._is_predicting = is_running
 
     def _reserve_space(self) -> None:
         self.text_label.ensurePolished()

@@ -169,3 +169,22 @@ def test_errors_cover_the_scan_only_while_the_panel_is_hidden(
     assert notified == ["Seen over the scan."]
     panel.parentWidget().show()
     assert "Seen over the scan." in panel.message_label.text()
+
+
+def test_the_result_of_a_training_stays_until_the_next_task(shown_panel: Any, qtbot: Any) -> None:
+    panel, bar = shown_panel, shown_panel.message_label
+    text = "Training finished: 120 steps in 3 min."
+    panel.session.message.emit("info", "Slice 45 marked complete.")
+    panel.session.message.emit("result", text)
+    assert bar.text() == text  # not after the news of something else
+    assert bar.level == "info"
+    assert not bar._news_timer.isActive()
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
+    assert bar.text() == text
+    panel.session.state.set_run_status(RunStatus("starting", "002-dycon"))
+    assert not bar.text()
+    panel.session.state.set_run_status(RunStatus())
+    panel.session.message.emit("result", text)
+    panel.session.message.emit("info", "Slice 46 marked complete.")
+    assert bar.text().endswith("Slice 46 marked complete.")
