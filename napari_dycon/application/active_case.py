@@ -41,6 +41,7 @@ class ActiveCase:
     # Values above which the maps are tinted; see ``colormaps.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
+    hotspot_threshold: float = 0.0  # least uncertainty of their voxels
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
     stage: PredictionStage = "complete"
     name: str = ""  # that the user chose instead of the id
@@ -72,6 +73,7 @@ class ActiveCase:
         self.prediction = other.prediction
         self.uncertainty, self.disagreement = other.uncertainty, other.disagreement
         self.hotspots, self.display_thresholds = other.hotspots, other.display_thresholds
+        self.hotspot_threshold = other.hotspot_threshold
         self.is_prediction_pending = False
 
     @property

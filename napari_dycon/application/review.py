@@ -8,6 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.cases.case_hotspots import (
+    find_case_hotspots,
+    find_region_threshold,
+)
 from napari_dycon.application.cases.loading import load_prediction
 from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.labels.autosave import LabelAutosaver
@@ -18,6 +22,7 @@ from napari_dycon.application.predictions.controller import PredictionController
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.colormaps import DEFAULT_THRESHOLD
 from napari_dycon.core.wording import format_count, format_volume
 
 Position = tuple[float, float, float]
@@ -48,6 +53,7 @@ class Review:
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
+        self._threshold = DEFAULT_THRESHOLD
         state.case_shown.connect(self._on_prediction_changed)
         state.case_shown.connect(self._on_case_shown)
         state.prediction_changed.connect(self._on_prediction_changed)
@@ -99,6 +105,32 @@ class Review:
         )
 
     # ---- Uncertain regions -------------------------------------------------------------------
+
+    def set_threshold(self, threshold: float) -> None:
+        """Leave out uncertain regions below the value from which uncertainty is shown."""
+        self._threshold = threshold
+        self._update_hotspots()
+
+    def _update_hotspots(self) -> None:
+        """Find the uncertain regions again if the threshold differs from that of the last time."""
+        state, case, threshold = self._state, self._state.case, self._threshold
+        if case is None or state.project is None or case.uncertainty is None:
+            return
+        project, minimum = state.project, find_region_threshold(case, threshold)
+        if minimum == case.hotspot_threshold:
+            return
+        uncertainty, snapshot = case.uncertainty, dataclasses.replace(case)
+
+        def on_done(hotspots: list[Hotspot]) -> None:
+            is_current = state.case is case and case.uncertainty is uncertainty
+            if is_current and self._threshold == threshold:
+                case.hotspots, case.hotspot_threshold = hotspots, minimum
+                self._hotspot_index = -1
+                state.hotspots_changed.emit()
+
+        self._task_runner.submit(
+            lambda: find_case_hotspots(project, snapshot, minimum), on_done, state.report_error
+        )
 
     def step_hotspot(self, direction: int) -> Position | None:
         """Return the next unviewed hotspot (``direction`` 1) or the previous one (-1), in mm.
@@ -164,3 +196,4 @@ class Review:
 
     def _on_prediction_changed(self, _: object) -> None:
         self._hotspot_index = -1
+        self._update_hotspots()

@@ -32,6 +32,7 @@ class AppState:
     run_changed = Signal(object)  # RunStatus
     event = Signal(object)  # Event; every event of the engine
     runs_changed = Signal()
+    hotspots_changed = Signal()  # of the active case, after a change of the threshold
     hotspot_visited = Signal(int)  # index of the current uncertain region
     # Level and text for the user: "info", "result" (of a long task; it stays until it is replaced),
     # "warning" or "error".

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.hotspots import find_hotspots
+from napari_dycon.application.cases.case_hotspots import (
+    find_case_hotspots,
+    find_region_threshold,
+)
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import LabelVersion
 from napari_dycon.core.colormaps import find_tint_threshold
 from napari_dycon.core.types import UNANNOTATED, LabelArray
-from napari_dycon.engine.inference.map_artifacts import (
-    clean_map,
-    find_content_box,
-    find_inner_box,
-    find_period,
-)
+from napari_dycon.engine.inference.map_artifacts import clean_map, find_period
 from napari_dycon.errors import UserError
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
@@ -98,10 +96,7 @@ def load_prediction(
             for kind in ("uncertainty", "disagreement")
             if (array := getattr(case, kind)) is not None
         }
-        if case.uncertainty is not None:
-            inner = find_inner_box(find_content_box(case.image.array), period)
-            searched = np.zeros_like(case.uncertainty)
-            searched[inner] = case.uncertainty[inner]
-            case.hotspots = find_hotspots(searched, case.image.spacing_mm)
+        case.hotspot_threshold = find_region_threshold(case, 0.0)
+        case.hotspots = find_case_hotspots(project, case, case.hotspot_threshold)
         break
     return case

@@ -61,6 +61,7 @@ class ReviewSection(QWidget):
             session.prediction_changed,
             session.runs_changed,
             session.hotspot_visited,
+            session.state.hotspots_changed,
         ):
             signal.connect(self._refresh)
         session.review.predictions.status_changed.connect(self._update_source)
@@ -206,7 +207,9 @@ class ReviewSection(QWidget):
 
     def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
         if position_mm is None:
-            self.session.message.emit("info", "No uncertain regions in this case.")
+            case = self.session.case
+            low = case.hotspot_threshold if case is not None else 0.0
+            self.session.message.emit("info", f"No uncertain regions above {low:.2f} in this case.")
         else:
             self.layers.center_on(position_mm)
 

@@ -77,13 +77,16 @@ def test_news_go_after_some_seconds_and_errors_stay(shown_panel: Any, qtbot: Any
     bar = shown_panel.message_label
     assert bar._news_timer.interval() == 15_000
     bar._news_timer.setInterval(100)
-    bar.show_message("info", "Slice 45 marked complete.")
-    qtbot.waitUntil(lambda: bar.text() == "", timeout=5_000)
-    for level in ("warning", "error"):
-        bar.show_message("info", "News")
-        bar.show_message(level, "Stays.")
-        qtbot.wait(300)
-        assert bar.text() == "Stays."
+    try:
+        bar.show_message("info", "Slice 45 marked complete.")
+        qtbot.waitUntil(lambda: bar.text() == "", timeout=5_000)
+        for level in ("warning", "error"):
+            bar.show_message("info", "News")
+            bar.show_message(level, "Stays.")
+            qtbot.wait(300)
+            assert bar.text() == "Stays."
+    finally:
+        bar._news_timer.setInterval(15_000)  # the window is shared
 
 
 def test_another_case_drops_news_and_warnings_only(shown_panel: Any, qtbot: Any) -> None:
