@@ -26,6 +26,12 @@ from napari_dycon.widgets.window.helpers import (
 from napari_dycon.widgets.window.labels import ElidedLabel
 
 HINT = "Go to the uncertain regions, accept or correct the prediction, then train again."
+TRAIN_HINT = "No prediction yet: label at least one case and train; then predict this case."
+PREDICT_HINT = "No prediction of this case yet: press Predict this case."
+PREVIEW_HINT = (
+    "This is a preview, of networks that were still in training. Press Predict this case once the "
+    "training has ended."
+)
 PREVIEW_TIP = (
     "While training runs, show previews of this case instead of its finished prediction, which is "
     "kept and shown again afterwards"
@@ -165,7 +171,7 @@ class ReviewSection(QWidget):
             case is not None and one.id == case.id and one.split == "validation"
             for one in (project.cases if project is not None else ())
         )
-        self.hint_label.setText(VALIDATION_HINT if is_validation else HINT)
+        self.hint_label.setText(VALIDATION_HINT if is_validation else self._choose_hint())
         for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
         for item in (
@@ -178,6 +184,15 @@ class ReviewSection(QWidget):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
         self.hotspot_label.setText(self.session.review.describe_hotspots())
         self._update_source()
+
+    def _choose_hint(self) -> str:
+        """Say what the next step is for the active case."""
+        case = self.session.case
+        if case is None or case.is_prediction_pending:
+            return ""
+        if case.prediction is None:
+            return PREDICT_HINT if self._newest_run else TRAIN_HINT
+        return PREVIEW_HINT if case.is_preview else HINT
 
     def _update_source(self, *_: object) -> None:
         session, runs = self.session, self.session.run_controller

@@ -104,6 +104,7 @@ class LinkedViews(QObject):
             *(
                 (signal, self.gestures.update_description)
                 for signal in (
+                    self._session.case_shown,
                     self._session.label_edited,
                     self._session.label_saved,
                     self._session.prediction_changed,

@@ -101,8 +101,10 @@ class MessageBar(QWidget):
         self._news_timer.setSingleShot(True)
         self._news_timer.setInterval(round(1000 * NEWS_SECONDS))
         self._news_timer.timeout.connect(self.dismiss)
+        self._session = session
+        self._had_case = False  # when the message came
         session.state.undo_offered.connect(self.offer_undo)
-        session.case_shown.connect(self.drop_outdated)
+        session.case_shown.connect(self._drop_of_case)
         session.run_changed.connect(self._on_run_changed)
         session.project_changed.connect(self._drop_result)
         self._is_predicting = False
@@ -120,7 +122,7 @@ class MessageBar(QWidget):
         Messages that come together are shown together.
         """
         if not text:
-            self.drop_outdated()
+            self._drop_of_case()
             return
         new_level: Level = "info"
         if level in ("warning", "error"):
@@ -134,6 +136,7 @@ class MessageBar(QWidget):
             text = f"{self._text}\n{text}"
         self.level, self._text, self._shown_at = new_level, text, time.monotonic()
         self._undo_action = None
+        self._had_case = self._session.case is not None
         self._is_result = level == "result" or (is_sequel and self._is_result)
         self._show()
         if self.level == "info" and not self._is_result:
@@ -163,6 +166,11 @@ class MessageBar(QWidget):
         """Remove news and warnings; errors and results of long tasks stay."""
         if self.level != "error" and not self._is_result:
             self.dismiss()
+
+    def _drop_of_case(self, *_: object) -> None:
+        """Remove what is about the case before; news of a new project are about none."""
+        if self._had_case:
+            self.drop_outdated()
 
     def _drop_result(self, *_: object) -> None:
         """Remove what the next task or project makes untrue."""
