@@ -20,12 +20,12 @@ def annotated_fraction(label: LabelArray, axis: int) -> npt.NDArray[np.float64]:
 class AnnotatedSlices(NamedTuple):
     """Number of slices with annotation, of all slices along an axis."""
 
-    count: int
+    annotated: int
     total: int
 
     def __str__(self) -> str:
         """Describe the slices: "3 of 88 slices"."""
-        return f"{self.count} of {self.total} slices"
+        return f"{self.annotated} of {self.total} slices"
 
 
 def count_annotated_slices(label: LabelArray) -> AnnotatedSlices:
@@ -43,4 +43,4 @@ def count_annotated_slices(label: LabelArray) -> AnnotatedSlices:
             in_planes.any(axis=0),
         )
     ]
-    return min(candidates, key=lambda one: one.count / max(one.total, 1))
+    return min(candidates, key=lambda one: one.annotated / max(one.total, 1))

@@ -66,6 +66,7 @@ class Review:
     def predict(self, ids: Sequence[str], run: str | None) -> None:
         """Predict cases; see ``Session.predict``."""
         self.predictions.start(ids, run)
+        self.preview_of = None  # the predictions that were asked for are shown
 
     @property
     def preview_of(self) -> str | None:

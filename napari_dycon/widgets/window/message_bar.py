@@ -132,7 +132,7 @@ class MessageBar(QWidget):
         if level == "result":
             self._text = ""  # not shown together with news before
         is_sequel = time.monotonic() - self._shown_at < SEQUEL_S and new_level == self.level
-        if is_sequel and self._text and text not in self._text:
+        if is_sequel and text not in self._text and self._text not in text:
             text = f"{self._text}\n{text}"
         self.level, self._text, self._shown_at = new_level, text, time.monotonic()
         self._undo_action = None

@@ -191,3 +191,11 @@ def test_the_result_of_a_training_stays_until_the_next_task(shown_panel: Any, qt
     panel.session.message.emit("result", text)
     panel.session.message.emit("info", "Slice 46 marked complete.")
     assert bar.text().endswith("Slice 46 marked complete.")
+
+
+def test_a_message_that_repeats_the_last_one_replaces_it(shown_panel: Any) -> None:
+    bar = shown_panel.message_label
+    bar.dismiss()
+    bar.show_message("warning", "The time was too short.")
+    bar.show_message("warning", "Training finished: 8 steps in 9 s. The time was too short.")
+    assert bar.text() == "Training finished: 8 steps in 9 s. The time was too short."
