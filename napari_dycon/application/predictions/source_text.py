@@ -45,5 +45,5 @@ def describe_source(
             return f"{PRELIMINARY_TEXT}; refining…"
         return f"{PRELIMINARY_TEXT} of run {case.run}, not refined."
     if newest is not None and newest != case.run:
-        return f"Prediction of run {case.run}, older than run {newest}, for {case.display_name}."
+        return f"Older prediction: run {case.run}; newest: run {newest}."
     return f"Prediction of run {case.run} for {case.display_name}."
