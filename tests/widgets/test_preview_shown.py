@@ -109,6 +109,19 @@ def test_the_choice_is_offered_while_a_training_with_previews_runs(
     assert not checkbox.isChecked()
 
 
+def test_the_brush_copies_the_prediction_that_is_shown(opened_panel: Any, qtbot: Any) -> None:
+    _, panel = opened_panel
+    session = panel.session
+    panel.review.accept_brush_button.click()
+    label = panel.layers.find_layer("label")
+    assert label.limits.reference_label is session.case.prediction
+    write_preview(panel, "scan-3")
+    session.review.preview_of = session.project.runs.list()[-1].id
+    qtbot.waitUntil(lambda: session.case.is_preview, timeout=10_000)
+    assert label.limits.reference_label is session.case.prediction
+    session.review.preview_of = None
+
+
 def test_numbers_of_another_case_do_not_stay_until_its_own_are_known(
     opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,10 @@ class CaseLayers(PaintedLayers):
         )
         self.placing_case.emit(True)
 
-    def _on_prediction_changed(self, _: object) -> None:
+    def _on_prediction_changed(self, case: ActiveCase) -> None:
+        label = self.find_layer("label")
+        if label is not None and label.limits.reference_label is not None:
+            label.limits.reference_label = case.prediction  # the brush copies what is shown
         self._deferred_steps.add(self.overlays.prediction_steps)
 
     def _center_on_case(self) -> None:
