@@ -300,7 +300,7 @@ class Session:
         -------
         Number of changed voxels. Accepting a whole prediction marks the case as labeled.
         """
-        return self.review.accept(classes, slice_, component)
+        return self.review.acceptance.accept(classes, slice_, component)
 
     def suggest_next(self) -> list[str]:
         """Return unlabeled cases, the highest priority first."""

@@ -11,6 +11,7 @@ from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.intensity_windows import IntensityStatistics
 from napari_dycon.core.types import Array, LabelArray
 from napari_dycon.io.volume import Volume
+from napari_dycon.project.prediction_store import PredictionStage
 
 MAX_CT_MINIMUM_HU = -400.0
 
@@ -20,9 +21,9 @@ class ActiveCase:
     """The case shown; canonical arrays ``(D, H, W)``.
 
     ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
-    ``run``, or ``None`` while there are none. ``is_preliminary`` marks a prediction of one network
-    alone, which the complete prediction replaces. The maps are without artifacts of networks, see
-    ``map_artifacts``.
+    ``run``, or ``None`` while there are none. ``stage`` tells whether the prediction is complete,
+    preliminary, or a preview of a run that was still training. The maps are without artifacts of
+    networks, see ``map_artifacts``.
     """
 
     id: str
@@ -40,8 +41,9 @@ class ActiveCase:
     # Values above which the maps are tinted; see ``colormaps.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
+    hotspot_threshold: float = 0.0  # least uncertainty of their voxels
     notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
-    is_preliminary: bool = False
+    stage: PredictionStage = "complete"
     name: str = ""  # that the user chose instead of the id
     is_prediction_pending: bool = False  # it is still being read
 
@@ -50,6 +52,16 @@ class ActiveCase:
         """Name shown to the user."""
         return self.name or self.id
 
+    @property
+    def is_preliminary(self) -> bool:
+        """Whether the prediction is that of one network alone, which the complete one replaces."""
+        return self.stage == "preliminary"
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether the prediction is of a network that was still being trained."""
+        return self.stage == "preview"
+
     def get_channel(self, index: int) -> Array:
         """Return one channel of the scan, ``(D, H, W)``."""
         array: Array = self.image.array
@@ -57,10 +69,11 @@ class ActiveCase:
 
     def take_prediction(self, other: ActiveCase) -> None:
         """Take the prediction, with everything that belongs to it, of the same case."""
-        self.run, self.is_preliminary = other.run, other.is_preliminary
+        self.run, self.stage = other.run, other.stage
         self.prediction = other.prediction
         self.uncertainty, self.disagreement = other.uncertainty, other.disagreement
         self.hotspots, self.display_thresholds = other.hotspots, other.display_thresholds
+        self.hotspot_threshold = other.hotspot_threshold
         self.is_prediction_pending = False
 
     @property

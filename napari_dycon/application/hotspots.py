@@ -62,6 +62,7 @@ def find_hotspots(
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     threshold: float | None = None,
     max_count: int = 30,
+    minimum: float = MIN_THRESHOLD,
 ) -> list[Hotspot]:
     """Find regions of high uncertainty, the largest mass first.
 
@@ -71,13 +72,14 @@ def find_hotspots(
     spacing : in mm
     threshold : of the voxels that count; by default as described at the top of this file
     max_count : maximum number of hotspots
+    minimum : of the default threshold
     """
     median, searched, highest = (
         float(value)
         for value in np.quantile(uncertainty, (0.5, 1.0 - MAX_SEARCHED_FRACTION, 0.999))
     )
     if threshold is None:
-        threshold = max(0.5 * highest, searched, MIN_THRESHOLD)
+        threshold = max(0.5 * highest, searched, minimum)
     is_uncertain_everywhere = median >= MIN_THRESHOLD
     min_fraction = MIN_REGION_FRACTION if is_uncertain_everywhere else MIN_MASS_FRACTION
     is_notable = uncertainty >= threshold

@@ -36,9 +36,11 @@ class ImportExport:
     ----------
     is_exporting : whether an export is running; there is one at a time
     exported : emitted with the ``ExportResult`` of each export
+    created : emitted with the ``Project`` after it was created and opened
     """
 
     exported = Signal(object)
+    created = Signal(object)
 
     def __init__(
         self,
@@ -76,6 +78,8 @@ class ImportExport:
 
         def on_done(project: Project) -> None:
             self._opener.set_project(project)
+            if self._state.project is project:
+                self.created.emit(project)
             report_notes(self._state, notes)
             self._report_skipped(project, skipped)
 

@@ -1,38 +1,41 @@
-"""Review of predictions: predict, reload, navigate hotspots, accept."""
+"""Review of predictions: predict, reload, navigate hotspots."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.cases.case_hotspots import (
+    find_case_hotspots,
+    find_region_threshold,
+)
 from napari_dycon.application.cases.loading import load_prediction
 from napari_dycon.application.hotspots import Hotspot
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.messages import report_notes
+from napari_dycon.application.predictions.acceptance import PredictionAcceptance
 from napari_dycon.application.predictions.controller import PredictionController
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.core.types import LabelArray, Mask
+from napari_dycon.core.colormaps import DEFAULT_THRESHOLD
 from napari_dycon.core.wording import format_count, format_volume
-from napari_dycon.errors import UserError
-from napari_dycon.project.acceptances import (
-    has_acceptance_record,
-    record_acceptance,
-    update_after_undo,
-)
 
 Position = tuple[float, float, float]
 
 
 class Review:
-    """Reloads, navigates and accepts predictions; ``predictions`` requests them."""
+    """Reloads and navigates predictions.
+
+    Attributes
+    ----------
+    predictions : requests them
+    acceptance : accepts them into the label
+    """
 
     def __init__(
         self,
@@ -44,15 +47,16 @@ class Review:
     ) -> None:
         self._state = state
         self._task_runner = task_runner
-        self._editor = editor
-        self._autosaver = autosaver
         self.predictions = PredictionController(state, followers, self.refresh)
+        self.acceptance = PredictionAcceptance(state, task_runner, editor, autosaver)
+        self._preview_of: str | None = None
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
+        self._threshold = DEFAULT_THRESHOLD
         state.case_shown.connect(self._on_prediction_changed)
+        state.case_shown.connect(self._on_case_shown)
         state.prediction_changed.connect(self._on_prediction_changed)
-        state.edit_undone.connect(self._on_edit_undone)
 
     @property
     def is_predicting(self) -> bool:
@@ -62,6 +66,26 @@ class Review:
     def predict(self, ids: Sequence[str], run: str | None) -> None:
         """Predict cases; see ``Session.predict``."""
         self.predictions.start(ids, run)
+        self.preview_of = None  # the predictions that were asked for are shown
+
+    @property
+    def preview_of(self) -> str | None:
+        """Run whose previews are shown instead of finished predictions; ``None`` for none."""
+        return self._preview_of
+
+    @preview_of.setter
+    def preview_of(self, run: str | None) -> None:
+        if run == self._preview_of:
+            return
+        self._preview_of = run
+        if self._state.case is not None:
+            self.refresh(self._state.case.id)
+
+    def _on_case_shown(self, case: ActiveCase | None) -> None:
+        # Cases are read with their finished prediction, as no other part of the program uses
+        # previews.
+        if case is not None and self._preview_of is not None:
+            self.refresh(case.id)
 
     def refresh(self, case_id: str) -> None:
         """Reload the newest prediction of the active case."""
@@ -71,17 +95,43 @@ class Review:
             return
 
         def on_done(updated: ActiveCase) -> None:
-            if state.case is case:
+            if state.case is case and preview_of == self._preview_of:
                 case.take_prediction(updated)
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
 
-        snapshot = dataclasses.replace(case, notes=[])
+        snapshot, preview_of = dataclasses.replace(case, notes=[]), self._preview_of
         self._task_runner.submit(
-            lambda: load_prediction(project, snapshot), on_done, state.report_error
+            lambda: load_prediction(project, snapshot, preview_of), on_done, state.report_error
         )
 
     # ---- Uncertain regions -------------------------------------------------------------------
+
+    def set_threshold(self, threshold: float) -> None:
+        """Leave out uncertain regions below the value from which uncertainty is shown."""
+        self._threshold = threshold
+        self._update_hotspots()
+
+    def _update_hotspots(self) -> None:
+        """Find the uncertain regions again if the threshold differs from that of the last time."""
+        state, case, threshold = self._state, self._state.case, self._threshold
+        if case is None or state.project is None or case.uncertainty is None:
+            return
+        project, minimum = state.project, find_region_threshold(case, threshold)
+        if minimum == case.hotspot_threshold:
+            return
+        uncertainty, snapshot = case.uncertainty, dataclasses.replace(case)
+
+        def on_done(hotspots: list[Hotspot]) -> None:
+            is_current = state.case is case and case.uncertainty is uncertainty
+            if is_current and self._threshold == threshold:
+                case.hotspots, case.hotspot_threshold = hotspots, minimum
+                self._hotspot_index = -1
+                state.hotspots_changed.emit()
+
+        self._task_runner.submit(
+            lambda: find_case_hotspots(project, snapshot, minimum), on_done, state.report_error
+        )
 
     def step_hotspot(self, direction: int) -> Position | None:
         """Return the next unviewed hotspot (``direction`` 1) or the previous one (-1), in mm.
@@ -147,91 +197,4 @@ class Review:
 
     def _on_prediction_changed(self, _: object) -> None:
         self._hotspot_index = -1
-
-    # ---- Accepting ---------------------------------------------------------------------------
-
-    def accept(
-        self,
-        classes: Sequence[int] | None,
-        slice_: tuple[int, int] | None,
-        component: tuple[int, int, int] | None,
-    ) -> int:
-        """Replace the label with the prediction; see ``Session.accept_prediction``."""
-        case = self._state.require_case()
-        prediction = case.prediction
-        if prediction is None:
-            raise UserError(f"Case {case.id} has no prediction yet. Press Predict this case.")
-        new = prediction
-        if classes is not None or slice_ is not None or component is not None:
-            new = _merge(case.label, prediction, classes, slice_, component)
-        before = case.label.copy()
-        changed = self._editor.set_label(new)
-        if changed and case.run is not None:
-            self._record_acceptance(case, case.run, before, new)
-        self._autosaver.save()
-        return changed
-
-    def _record_acceptance(
-        self, case: ActiveCase, run: str, before: LabelArray, after: LabelArray
-    ) -> None:
-        """Record the origin of the label, so that no Dice is shown of a prediction with itself."""
-        project = self._state.require_project()
-        self._task_runner.submit(
-            lambda: record_acceptance(project, run, case.id, before, after),
-            lambda _: self._state.cases_changed.emit(),
-            self._state.report_error,
-        )
-
-    def _on_edit_undone(self) -> None:
-        """Forget an acceptance that was undone, or restore it."""
-        project, case = self._state.project, self._state.case
-        if project is None or case is None or case.run is None or project.read_only_reason:
-            return
-        if not has_acceptance_record(project, case.run, case.id):
-            return
-        run, label = case.run, case.label.copy()
-
-        def on_done(is_changed: bool) -> None:
-            if is_changed and self._state.project is project:
-                self._state.cases_changed.emit()
-
-        self._task_runner.submit(
-            lambda: update_after_undo(project, run, case.id, label),
-            on_done,
-            self._state.report_error,
-        )
-
-
-def _merge(
-    label: LabelArray,
-    prediction: LabelArray,
-    classes: Sequence[int] | None,
-    slice_: tuple[int, int] | None,
-    component: tuple[int, int, int] | None,
-) -> LabelArray:
-    """Return a label with the accepted part of a prediction."""
-    merged = label.copy()
-    selection: tuple[Any, ...] = (slice(None),) * 3
-    if slice_ is not None:
-        axis, index = slice_
-        selection = tuple(index if a == axis else slice(None) for a in range(3))
-    part, predicted_part = merged[selection], prediction[selection]  # views
-    is_accepted: Mask | bool = True
-    if component is not None:
-        is_accepted = _component_at(prediction, component)[selection]
-    elif classes is not None:
-        part[np.isin(part, classes)] = 0
-        is_accepted = np.isin(predicted_part, classes)
-    np.copyto(part, predicted_part, where=is_accepted)
-    return merged
-
-
-def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:
-    """Return the connected component of the predicted structure that contains a voxel."""
-    is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
-    value = int(prediction[voxel]) if is_inside else 0
-    if not value:
-        raise UserError("Nothing is predicted here. Click inside a predicted structure.")
-    components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
-    component: Mask = components == components[voxel]
-    return component
+        self._update_hotspots()

@@ -32,8 +32,13 @@ class AppState:
     run_changed = Signal(object)  # RunStatus
     event = Signal(object)  # Event; every event of the engine
     runs_changed = Signal()
+    hotspots_changed = Signal()  # of the active case, after a change of the threshold
     hotspot_visited = Signal(int)  # index of the current uncertain region
-    message = Signal(str, str)  # level ("info", "warning" or "error"), text for the user
+    # Level and text for the user: "info", "result" (of a long task; it stays until it is replaced),
+    # "warning" or "error".
+    message = Signal(str, str)
+    # Text for the user about an edit of the label, and a function that takes it back.
+    undo_offered = Signal(str, object)
     prompt_requested = Signal(object)  # UserPrompt
 
     def __init__(self) -> None:

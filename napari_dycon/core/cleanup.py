@@ -62,7 +62,8 @@ def clean_project(folder: Path) -> list[Path]:
         with contextlib.suppress(OSError):
             for path in (folder / "removed" / parent).iterdir():
                 folders += [path, path / "labels"]
-    folders += [path / "preliminary" for path in folders if path.parent.name == "predictions"]
+    runs = [path for path in folders if path.parent.name == "predictions"]
+    folders += [run / stage for run in runs for stage in ("preliminary", "preview")]
     for run in [path for path in folders if path.parent.name == "runs"]:
         state = run / "state"
         folders += [state, state / "labels", state / "registrations"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MAX_SECONDS_SHOWN = 90
+MAX_SECONDS_SHOWN, MAX_HALVES_SHOWN = 90, 285
 
 
 def format_duration(seconds: float) -> str:
@@ -30,12 +30,16 @@ def format_elapsed(seconds: float) -> str:
 def format_remaining(seconds: float | None) -> str:
     """Format a remaining time, as in "about 3 min left"; empty if it is unknown.
 
-    Seconds are rounded, since an estimate that changes every second draws attention to itself.
+    Seconds are rounded, since an estimate that changes every second draws attention to itself. Up
+    to some minutes, halves of a minute are shown: whole ones would seem to stand still.
     """
     if seconds is None:
         return ""
     if seconds < 5:
         return "a few seconds left"
+    if MAX_SECONDS_SHOWN <= seconds < MAX_HALVES_SHOWN:
+        minutes, half = divmod(round(seconds / 30), 2)
+        return f"about {minutes}{'½' if half else ''} min left"
     step = 5 if seconds < 30 else 10
     rounded = step * round(seconds / step) if seconds < MAX_SECONDS_SHOWN else seconds
     return f"about {format_duration(rounded)} left"

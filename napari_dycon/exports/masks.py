@@ -30,6 +30,7 @@ from napari_dycon.exports.selection import (
 from napari_dycon.io.dicom.references import read_reference
 from napari_dycon.io.dicom.segmentation import Segment, write_dicom_seg, write_parametric_map
 from napari_dycon.io.volume import Volume
+from napari_dycon.project.acceptances import has_recorded_acceptance
 from napari_dycon.project.store import Project
 
 FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
@@ -142,7 +143,11 @@ def _make_mask(
         return _leave_out(plan, Reason.IN_PROGRESS)
     drawn_values = frozenset(np.unique(label).tolist()) - {0, UNANNOTATED}
     has_accepted_voxels = origin in (MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED) or (
-        origin is MaskOrigin.PARTIAL and bool(read_accepted_predictions(project, plan.case, label))
+        origin is MaskOrigin.PARTIAL
+        and (
+            bool(read_accepted_predictions(project, plan.case, label))
+            or has_recorded_acceptance(project, plan.case, label)
+        )
     )
     if origin is MaskOrigin.PARTIAL and options.uses_predictions and plan.run is not None:
         prediction = _read_prediction(project, plan.case, plan.run, grid)

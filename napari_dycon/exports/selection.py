@@ -17,7 +17,7 @@ from napari_dycon import io
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 from napari_dycon.errors import DyconError
 from napari_dycon.exports.options import ExportOptions
-from napari_dycon.project.acceptances import is_accepted
+from napari_dycon.project.acceptances import has_recorded_acceptance, is_accepted
 from napari_dycon.project.imported_labels import get_import_state, was_imported
 from napari_dycon.project.models import Case, Status
 from napari_dycon.project.store import Project
@@ -182,7 +182,9 @@ def _classify_label(project: Project, case: Case, read_labels: bool) -> MaskOrig
     if case.status is Status.IN_PROGRESS:
         by_status = MaskOrigin.PARTIAL
     if not read_labels or (
-        by_status is MaskOrigin.DRAWN and not project.predictions.list_run_ids(case.id)
+        by_status is MaskOrigin.DRAWN
+        and not project.predictions.list_run_ids(case.id)
+        and not has_recorded_acceptance(project, case.id)
     ):
         return by_status
     try:
@@ -201,7 +203,7 @@ def classify_label(project: Project, case: str, label: LabelArray) -> MaskOrigin
     accepted = read_accepted_predictions(project, case, label)
     if any(np.array_equal(prediction, label) for prediction in accepted):
         return MaskOrigin.ACCEPTED
-    if accepted:
+    if accepted or has_recorded_acceptance(project, case, label):
         return MaskOrigin.CORRECTED
     return MaskOrigin.CHANGED if imported else MaskOrigin.DRAWN
 

@@ -37,10 +37,10 @@ def record_acceptance(
 ) -> None:
     """Record that a label was changed by accepting a run's prediction, or a part of it."""
     previous = _read_record(project, run_id, case_id)
-    label_before = _compute_checksum(before)
+    label_before = compute_checksum(before)
     if previous is not None and not previous.is_undone:
         label_before = previous.label_before
-    record = AcceptanceRecord(label_before=label_before, label_after=_compute_checksum(after))
+    record = AcceptanceRecord(label_before=label_before, label_after=compute_checksum(after))
     _write_record(project, run_id, case_id, record)
 
 
@@ -49,7 +49,7 @@ def update_after_undo(project: Project, run_id: str, case_id: str, label: LabelA
     record = _read_record(project, run_id, case_id)
     if record is None:
         return False
-    checksum = _compute_checksum(label)
+    checksum = compute_checksum(label)
     if record.is_undone and checksum == record.label_after:
         _write_record(project, run_id, case_id, record.model_copy(update={"is_undone": False}))
         return True
@@ -83,7 +83,29 @@ def is_accepted(
     record = _read_record(project, run_id, case_id)
     if record is None or record.is_undone:
         return False
-    return record.label_before != _compute_checksum(label)
+    return record.label_before != compute_checksum(label)
+
+
+def has_recorded_acceptance(
+    project: Project, case_id: str, label: LabelArray | None = None
+) -> bool:
+    """Whether a label comes from any accepted prediction, also from one that was never finished.
+
+    Previews and preliminary predictions are accepted, too, and are not kept.
+
+    Parameters
+    ----------
+    label : if it is not given, a record of any label counts
+    """
+    for run in project.runs.list():
+        if not has_acceptance_record(project, run.id, case_id):
+            continue
+        record = _read_record(project, run.id, case_id)
+        if record is None or record.is_undone:
+            continue
+        if label is None or record.label_before != compute_checksum(label):
+            return True
+    return False
 
 
 def _read_record(project: Project, run_id: str, case_id: str) -> AcceptanceRecord | None:
@@ -107,5 +129,6 @@ def _record_path(project: Project, run_id: str, case_id: str) -> Path:
     return mask.parent / "accepted" / f"{project.get_case(case_id).id}.json"
 
 
-def _compute_checksum(label: LabelArray) -> int:
+def compute_checksum(label: LabelArray) -> int:
+    """Compute the checksum of a label, as records have it."""
     return zlib.crc32(np.ascontiguousarray(label).data)

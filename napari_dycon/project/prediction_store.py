@@ -3,6 +3,9 @@
 A preliminary prediction, of one network alone, is shown while the complete one is computed. It is
 in ``predictions/RUN/preliminary/``, where no export, report or ranking looks, and the complete
 prediction replaces it. If that is canceled, it stays, and is shown as preliminary.
+
+A preview, of a network that is still being trained, is in ``predictions/RUN/preview/`` for the same
+reason. It is shown for cases without any other prediction, or if the user asks for it.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ from napari_dycon.project.runs.run_store import RunStore
 from napari_dycon.project.untrusted_model import UntrustedModel
 
 PredictionKind = Literal["mask", "uncertainty", "disagreement"]
-PRELIMINARY_FOLDER = "preliminary"
+PredictionStage = Literal["complete", "preliminary", "preview"]
+# Folders within that of a run.
+STAGE_FOLDERS: dict[PredictionStage, str] = {
+    "complete": "",
+    "preliminary": "preliminary",
+    "preview": "preview",
+}
 MAX_FEATURES = 10_000
 Feature = Annotated[float, Field(ge=-1e30, le=1e30)]
 
@@ -51,10 +60,10 @@ class PredictionMetadata(UntrustedModel):
 
 
 class NewestPrediction(NamedTuple):
-    """The prediction of a case to show: its run, and whether it is preliminary."""
+    """The prediction of a case to show: its run, and how final it is."""
 
     run: str
-    is_preliminary: bool
+    stage: PredictionStage
 
 
 class PredictionStore:
@@ -74,13 +83,12 @@ class PredictionStore:
         case_id: str,
         kind: PredictionKind = "mask",
         *,
-        preliminary: bool = False,
+        stage: PredictionStage = "complete",
     ) -> Path:
         """Return the path of a prediction; ``ProjectError`` if links point outside the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
         name = f"{self._manifest.get_case(case_id).id}{suffix}.nii.gz"
-        folder = self._folder / run_id
-        folder = folder / PRELIMINARY_FOLDER if preliminary else folder
+        folder = self._folder / run_id / STAGE_FOLDERS[stage]
         return ensure_links_within(self._manifest.folder, folder / name)
 
     def read(
@@ -90,13 +98,13 @@ class PredictionStore:
         kind: PredictionKind = "mask",
         *,
         reference: Volume | None = None,
-        preliminary: bool = False,
+        stage: PredictionStage = "complete",
     ) -> Any:
         """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none.
 
         With ``reference``, the case's scan, one on another grid raises ``GeometryError``.
         """
-        path = self.path(run_id, case_id, kind, preliminary=preliminary)
+        path = self.path(run_id, case_id, kind, stage=stage)
         if not path.exists():
             return None
         if kind == "mask":
@@ -116,7 +124,7 @@ class PredictionStore:
     ) -> None:
         """Write arrays ``(D, H, W)`` in RAS+ orientation on the scan's own grid.
 
-        A preliminary prediction of the run is removed.
+        A preliminary prediction of the run and its preview are removed.
 
         Parameters
         ----------
@@ -140,38 +148,57 @@ class PredictionStore:
             io.write_mask(mask, reference=reference, path=files[-1])
             if metadata is not None:
                 write_json(files[0], metadata.model_dump(mode="json", exclude_unset=True))
-        self._remove_preliminary(run_id, case_id)
+        for stage in ("preliminary", "preview"):
+            self._remove(run_id, case_id, stage)
 
-    def write_preliminary(
-        self, run_id: str, case_id: str, mask: Array, uncertainty: Array, *, reference: Volume
+    def write_provisional(
+        self,
+        run_id: str,
+        case_id: str,
+        mask: Array,
+        uncertainty: Array,
+        *,
+        stage: Literal["preliminary", "preview"],
+        reference: Volume,
     ) -> None:
         """Write a prediction that is shown until the complete one is written."""
         self._manifest.require_writable()
         self._runs.get(run_id)
         kinds: tuple[PredictionKind, ...] = ("uncertainty", "mask")
-        targets = [self.path(run_id, case_id, kind, preliminary=True) for kind in kinds]
+        targets = [self.path(run_id, case_id, kind, stage=stage) for kind in kinds]
         ensure_dir(targets[0].parent, existing_root=self._manifest.folder)
         with atomic_write_many(targets) as files:
             io.write_map(uncertainty, reference=reference, path=files[0])
             io.write_mask(mask, reference=reference, path=files[1])
 
-    def _remove_preliminary(self, run_id: str, case_id: str) -> None:
+    def _remove(self, run_id: str, case_id: str, stage: PredictionStage) -> None:
         # The mask first: without it, the prediction does not exist.
         for kind in ("mask", "uncertainty"):
             with contextlib.suppress(OSError, ProjectError):
-                self.path(run_id, case_id, kind, preliminary=True).unlink(missing_ok=True)
+                self.path(run_id, case_id, kind, stage=stage).unlink(missing_ok=True)
 
-    def find_newest(self, case_id: str) -> NewestPrediction | None:
+    def find_newest(self, case_id: str, preview_of: str | None = None) -> NewestPrediction | None:
         """Find the prediction of a case to show: of the newest run that has one.
 
-        A preliminary prediction is chosen only if it is newer than the complete one of its run.
+        A preliminary prediction is chosen only if it is newer than the complete one of its run, and
+        a preview only if there is nothing else.
+
+        Parameters
+        ----------
+        preview_of : run whose preview is preferred to everything else, if there is one
         """
-        for run in reversed(self._runs.list()):
-            is_complete = self._exists(run.id, case_id)
-            if self._is_preliminary_newer(run.id, case_id):
-                return NewestPrediction(run.id, True)
+        if preview_of is not None and self._exists(preview_of, case_id, "preview"):
+            return NewestPrediction(preview_of, "preview")
+        runs = [run.id for run in reversed(self._runs.list())]
+        for run in runs:
+            is_complete = self._exists(run, case_id)
+            if self._is_preliminary_newer(run, case_id):
+                return NewestPrediction(run, "preliminary")
             if is_complete:
-                return NewestPrediction(run.id, False)
+                return NewestPrediction(run, "complete")
+        for run in runs:
+            if self._exists(run, case_id, "preview"):
+                return NewestPrediction(run, "preview")
         return None
 
     def _is_preliminary_newer(self, run_id: str, case_id: str) -> bool:
@@ -181,7 +208,7 @@ class PredictionStore:
         between the two.
         """
         try:
-            written = self.path(run_id, case_id, preliminary=True).stat().st_mtime_ns
+            written = self.path(run_id, case_id, stage="preliminary").stat().st_mtime_ns
             complete = self.path(run_id, case_id)
             return not complete.exists() or complete.stat().st_mtime_ns < written
         except (OSError, ProjectError):
@@ -238,8 +265,8 @@ class PredictionStore:
         cleared: Array = table[mask]
         return cleared
 
-    def _exists(self, run_id: str, case_id: str) -> bool:
+    def _exists(self, run_id: str, case_id: str, stage: PredictionStage = "complete") -> bool:
         try:
-            return self.path(run_id, case_id).exists()
+            return self.path(run_id, case_id, stage=stage).exists()
         except ProjectError:  # a prediction behind a link out of the project is ignored
             return False

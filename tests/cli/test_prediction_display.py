@@ -80,7 +80,11 @@ def test_a_prediction_ends_with_its_input(project: Project, tmp_path: Path) -> N
     [
         (0.4, "0 s", "a few seconds left"),
         (42, "42 s", "about 40 s left"),
-        (100, "1 min 40 s", "about 2 min left"),
+        (90, "1 min 30 s", "about 1½ min left"),
+        (100, "1 min 40 s", "about 1½ min left"),
+        (110, "1 min 50 s", "about 2 min left"),
+        (284, "4 min 44 s", "about 4½ min left"),
+        (285, "4 min 45 s", "about 5 min left"),
         (361, "6 min 1 s", "about 6 min left"),
         (3600, "1 h", "about 1 h left"),
         (3890, "1 h 5 min", "about 1 h 5 min left"),

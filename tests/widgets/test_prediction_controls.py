@@ -46,7 +46,8 @@ def test_a_prediction_is_shown_from_the_click_to_its_result(
     )
     assert "reliminary prediction" in panel.review.source_label.text()
     qtbot.waitUntil(
-        lambda: any(t.startswith("Predicted scan-4 in") for t in messages), timeout=120_000
+        lambda: any(t.startswith("Prediction of scan-4 updated in") for t in messages),
+        timeout=120_000,
     )
     qtbot.waitUntil(lambda: not session.case.is_preliminary, timeout=20_000)
     assert texts  # names of phases; those of fast ones may be missing

@@ -53,6 +53,7 @@ def test_a_long_name_moves_no_button(panel: Any, qtbot: Any) -> None:
 def test_accepting_says_what_was_accepted(panel: Any) -> None:
     messages: list[str] = []
     panel.session.message.connect(lambda _, text: messages.append(text))
+    panel.session.state.undo_offered.connect(lambda text, _: messages.append(text))
     panel.layers.go_to_slice(6, 0)
     panel.review.accept_slice_button.click()
     panel.review.accept_prediction(component=(16, 16, 15))
@@ -63,7 +64,7 @@ def test_accepting_says_what_was_accepted(panel: Any) -> None:
         "Prediction accepted in slice 7.",
         "Prediction accepted in this component.",
         "Prediction accepted for box.",
-        "Prediction accepted for the whole scan.",
+        "Prediction accepted for the whole scan; scan marked complete.",
         "Nothing changed: the label is already like the prediction here.",
     ]
 
@@ -89,10 +90,13 @@ def test_the_color_bar_tells_from_where_the_map_is_shown(panel: Any) -> None:
     bar.refresh()
     assert bar._list_ticks() == [0.0, 0.3, 1.0]
     assert not bar.toolTip()
+    assert bar.note_label.text() == "Shown from 0.30"
     case.display_thresholds = {"uncertainty": 0.97}
     bar.refresh()
     assert bar._list_ticks() == [0.0, 0.97]
     assert "0.97" in bar.toolTip()
+    assert bar.note_label.isVisibleTo(panel.review)
+    assert bar.note_label.visible_text() == "0.30 → 0.97: highest 10 % shown"  # all of it fits
     case.display_thresholds = {}
     panel.review.overlay_controls.threshold.setValue(0.05)
     assert bar._list_ticks() == [0.0, 1.0]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.review.section import HINT, VALIDATION_HINT
+from napari_dycon.widgets.review.section import TRAIN_HINT, VALIDATION_HINT
 
 pytestmark = pytest.mark.gui
 
@@ -21,7 +21,7 @@ def test_the_hint_depends_on_the_use_of_the_case(
     session, hint = panel.session, panel.review.hint_label
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    for case, text in (("scan-1", VALIDATION_HINT), ("scan-2", HINT)):
+    for case, text in (("scan-1", VALIDATION_HINT), ("scan-2", TRAIN_HINT)):
         session.show_case(case)
         qtbot.waitUntil(
             lambda case=case: session.case is not None and session.case.id == case, timeout=20_000

@@ -71,9 +71,8 @@ def test_open_paint_train_accept_reopen(
 
     # Show: a click on a case brings its registered layers.
     panel.data.case_list.itemClicked.emit(panel.data.case_list.topLevelItem(4), 0)
-    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
-    shown = session.case.id
-    assert shown == ids[4]
+    shown = ids[4]
+    qtbot.waitUntil(lambda: session.case is not None and session.case.id == shown, timeout=20_000)
     assert set(collect_layers_by_role(viewer)) == {"image", "label"}
 
     # Paint with napari's brush; the label saves itself, undo is napari's own.
@@ -103,7 +102,10 @@ def test_open_paint_train_accept_reopen(
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
     assert "is running" in panel.train.start_button.toolTip()
-    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=90_000)
+    previewed = ROLES - {"disagreement"}  # of one network there is none
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == previewed, timeout=90_000)
+    assert session.case.is_preview
+    assert collect_layers_by_role(viewer)["prediction"].name.endswith("(preview during training)")
     assert session.status.phase == "training"
     save_screenshot(viewer, "train")
     session.pause()
@@ -148,7 +150,8 @@ def test_open_paint_train_accept_reopen(
     assert session.project.get_case(shown).status == "labeled"
     assert session.project.runs.get().id == run
     session.show_case(shown)
-    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=20_000)
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == previewed, timeout=20_000)
+    assert session.case.is_preview  # nothing else was predicted
     assert np.array_equal(session.case.label, accepted)
 
 

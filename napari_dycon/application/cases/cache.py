@@ -97,9 +97,7 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
         prediction_states: list[object] = []
         for path in (
             [
-                project.predictions.path(
-                    newest.run, case_id, kind, preliminary=newest.is_preliminary
-                )
+                project.predictions.path(newest.run, case_id, kind, stage=newest.stage)
                 for kind in PREDICTION_KINDS
             ]
             if newest

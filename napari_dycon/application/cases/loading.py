@@ -8,17 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.hotspots import find_hotspots
+from napari_dycon.application.cases.case_hotspots import (
+    find_case_hotspots,
+    find_region_threshold,
+)
 from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import LabelVersion
 from napari_dycon.core.colormaps import find_tint_threshold
 from napari_dycon.core.types import UNANNOTATED, LabelArray
-from napari_dycon.engine.inference.map_artifacts import (
-    clean_map,
-    find_content_box,
-    find_inner_box,
-    find_period,
-)
+from napari_dycon.engine.inference.map_artifacts import clean_map, find_period
 from napari_dycon.errors import UserError
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
@@ -66,23 +64,28 @@ def load_case(project: Project, case_id: str, max_voxels: float = math.inf) -> L
     return LoadedCase(case, label.copy(), label_version)
 
 
-def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
-    """Read the newest prediction of a case, if there is one."""
-    while (newest := project.predictions.find_newest(case.id)) is not None:
-        run, is_preliminary = newest
+def load_prediction(
+    project: Project, case: ActiveCase, preview_of: str | None = None
+) -> ActiveCase:
+    """Read the newest prediction of a case, if there is one.
+
+    Parameters
+    ----------
+    preview_of : run whose preview is preferred; see ``PredictionStore.find_newest``
+    """
+    while (newest := project.predictions.find_newest(case.id, preview_of)) is not None:
+        run, stage = newest
         try:
             mask, uncertainty, disagreement = (
-                project.predictions.read(
-                    run, case.id, kind, reference=case.image, preliminary=is_preliminary
-                )
+                project.predictions.read(run, case.id, kind, reference=case.image, stage=stage)
                 for kind in PREDICTION_KINDS
             )
         except UserError as error:  # scan and label are still shown
             case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
-        if mask is None:  # a preliminary one that was just replaced
+        if mask is None:  # a preliminary one or a preview that was just replaced
             continue
-        case.run, case.is_preliminary, case.prediction = run, is_preliminary, mask
+        case.run, case.stage, case.prediction = run, stage, mask
         period = find_period(project, run, case.image.spacing_mm)
         case.uncertainty, case.disagreement = (
             None if values is None else clean_map(values, case.image.array, period)
@@ -93,10 +96,7 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
             for kind in ("uncertainty", "disagreement")
             if (array := getattr(case, kind)) is not None
         }
-        if case.uncertainty is not None:
-            inner = find_inner_box(find_content_box(case.image.array), period)
-            searched = np.zeros_like(case.uncertainty)
-            searched[inner] = case.uncertainty[inner]
-            case.hotspots = find_hotspots(searched, case.image.spacing_mm)
+        case.hotspot_threshold = find_region_threshold(case, 0.0)
+        case.hotspots = find_case_hotspots(project, case, case.hotspot_threshold)
         break
     return case

@@ -12,6 +12,10 @@ from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.project.models import Case, Split, Status
 from napari_dycon.project.store import Project
 
+NOTHING_TO_TRAIN_ON = (
+    "No labeled case is left to train on. Label another one, or use this one for training again."
+)
+
 
 class SplitNote(NamedTuple):
     """What a change means, and the level of the message: "info" or "warning"."""
@@ -32,6 +36,8 @@ def change_splits(project: Project, splits: dict[str, Split]) -> list[SplitNote]
     added = [case for case in changed if case.split == "train"]  # as they were before
     removed = [case for case in changed if case.split == "validation"]
     notes = _describe_added(added, trained)
+    if added and not project.has_labeled_cases():
+        notes.append(SplitNote("warning", NOTHING_TO_TRAIN_ON))
     return [*notes, _describe_removed(project, removed, bool(run_ids))] if removed else notes
 
 

@@ -19,33 +19,30 @@ import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
-from napari_dycon import io as image_io
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
-from napari_dycon.application.cases.agreement import ACCEPTED_TIP, measure_agreement
+from napari_dycon.application.cases.case_dice import (
+    NO_DICE,
+    CaseDice,
+    ComparedFiles,
+    compute_case_dice,
+    find_compared_files,
+    find_older_runs,
+)
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.atomic import ensure_dir, write_bytes
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import intensity_range
-from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
 Thumbnail = npt.NDArray[np.uint8]
 THUMBNAIL_PIXELS = 48  # pixels of the longer side
 THUMBNAIL_BATCH = 6  # thumbnails drawn before the list is updated
 BATCH_S = 0.5  # spent comparing before the list is updated
-FileVersion = tuple[object, ...]
-
-
-class _CaseDice(NamedTuple):
-    """Mean Dice of a case, and whether there is none because the prediction was accepted."""
-
-    value: float | None
-    is_accepted: bool
-
-
-NO_DICE = _CaseDice(None, False)
+OLDER_TIP = "By run {run}, not by the newest run that predicted cases. Predict again to compare"
+PENDING_TEXT = "…"
+PENDING = CaseDice(None, "The prediction is new; its Dice is being computed")
 
 
 @dataclass(frozen=True)
@@ -53,25 +50,47 @@ class CaseSummary:
     """Summary of one case.
 
     ``dice`` compares label and newest prediction, averaged over classes; it is ``None`` where it
-    would say nothing, with ``is_accepted`` if the label was made from the prediction.
+    would say nothing, and ``dice_note`` says why. ``older_run`` is the run of the prediction if a
+    newer run predicted other cases, so that their values are not comparable.
     """
 
     dice: float | None = None
-    is_accepted: bool = False
+    dice_note: str = ""
+    older_run: str = ""
     suggestion: Suggestion | None = None
     thumbnail: Thumbnail | None = None
 
     @property
     def dice_text(self) -> str:
         """The Dice as the list shows it."""
-        if self.is_accepted:
-            return "–"
-        return "" if self.dice is None else f"{self.dice:.2f}"
+        if self.dice is not None:
+            return f"{self.dice:.2f}{self.older_mark}"
+        if self.dice_note == PENDING.note:
+            return PENDING_TEXT
+        return "–" if self.dice_note else ""
 
     @property
     def dice_tip(self) -> str:
-        """Why there is no Dice."""
-        return ACCEPTED_TIP if self.is_accepted else ""
+        """Why there is no Dice, or why it is not comparable."""
+        return self.dice_note or (self.older_tip if self.dice is not None else "")
+
+    @property
+    def older_mark(self) -> str:
+        """Mark of values that are not comparable with those of other cases."""
+        return "*" if self.older_run else ""
+
+    @property
+    def older_tip(self) -> str:
+        """What the mark means."""
+        return OLDER_TIP.format(run=self.older_run) if self.older_run else ""
+
+
+class _ReadSummaries(NamedTuple):
+    """What is read of all cases at once; pairs and older runs by case id."""
+
+    suggestions: list[Suggestion]
+    pairs: dict[str, ComparedFiles]
+    older: dict[str, str]
 
 
 class CaseSummaries:
@@ -86,8 +105,8 @@ class CaseSummaries:
         self._task_runner = task_runner
         self._active_learning = active_learning
         self._summaries: dict[str, CaseSummary] = {}
-        self._dice: dict[str, tuple[FileVersion, _CaseDice]] = {}
-        self._stale_pairs: dict[str, _Pair] = {}  # labels and predictions to compare
+        self._dice: dict[str, tuple[ComparedFiles, CaseDice]] = {}
+        self._stale_pairs: dict[str, ComparedFiles] = {}  # to compare
         self._requested: list[str] = []  # thumbnails
         self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
         state.project_changed.connect(self._on_project_changed)
@@ -114,26 +133,21 @@ class CaseSummaries:
         self._is_refreshing = True
         suggester = self._active_learning.suggester
 
-        def read_summaries() -> tuple[list[Suggestion], dict[str, _Pair]]:
-            return suggester.suggest(project), _find_pairs(project)
+        def read_summaries() -> _ReadSummaries:
+            newest = project.predictions.newest_run_ids()
+            return _ReadSummaries(
+                suggester.suggest(project),
+                find_compared_files(project, newest),
+                find_older_runs(project, newest),
+            )
 
-        def on_done(result: tuple[list[Suggestion], dict[str, _Pair]]) -> None:
+        def on_done(result: _ReadSummaries) -> None:
             self._is_refreshing = False
             if self._state.project is project:
-                suggestions, pairs = result
-                self._store_suggestions(project, suggestions)
-                self._stale_pairs = {
-                    case: pair
-                    for case, pair in pairs.items()
-                    if self._dice.get(case, ((), NO_DICE))[0] != pair.version
-                }
-                self._store_dice(
-                    {
-                        case.id: self._dice[case.id][1] if case.id in pairs else NO_DICE
-                        for case in project.cases
-                        if case.id not in self._stale_pairs
-                    }
-                )
+                self._store_suggestions(project, result.suggestions)
+                older = {case.id: result.older.get(case.id, "") for case in project.cases}
+                self._update({case: {"older_run": run} for case, run in older.items()})
+                self._store_known_dice(project, result.pairs)
                 self._compare_labels()
             self._schedule_refresh()
 
@@ -142,6 +156,24 @@ class CaseSummaries:
             self._needs_refresh = False
 
         self._task_runner.submit(read_summaries, on_done, on_error)
+
+    def _store_known_dice(self, project: Project, pairs: dict[str, ComparedFiles]) -> None:
+        """Show what was computed before, and nothing of a prediction that was replaced."""
+        known = {case: found for case, found in self._dice.items() if case in pairs}
+        self._stale_pairs = {
+            case: pair
+            for case, pair in pairs.items()
+            if case not in known or known[case][0] != pair
+        }
+        dice = {
+            case.id: known[case.id][1] if case.id in pairs else NO_DICE
+            for case in project.cases
+            if case.id not in self._stale_pairs
+        }
+        for case, pair in self._stale_pairs.items():
+            if case in known and known[case][0].prediction != pair.prediction:
+                dice[case] = PENDING
+        self._store_dice(dice)
 
     def _schedule_refresh(self) -> None:
         if self._needs_refresh:
@@ -160,12 +192,9 @@ class CaseSummaries:
             {case.id: {"suggestion": suggestion_by_case.get(case.id)} for case in project.cases}
         )
 
-    def _store_dice(self, dice: Mapping[str, _CaseDice]) -> None:
+    def _store_dice(self, dice: Mapping[str, CaseDice]) -> None:
         self._update(
-            {
-                case: {"dice": found.value, "is_accepted": found.is_accepted}
-                for case, found in dice.items()
-            }
+            {case: {"dice": found.value, "dice_note": found.note} for case, found in dice.items()}
         )
 
     def _update(self, changes: Mapping[str, dict[str, Any]]) -> None:
@@ -191,19 +220,19 @@ class CaseSummaries:
         self._is_comparing = True
         pairs = dict(self._stale_pairs)
 
-        def compare_batch() -> dict[str, _CaseDice]:
+        def compare_batch() -> dict[str, CaseDice]:
             deadline, dice_by_case = time.monotonic() + BATCH_S, {}
             for case, pair in pairs.items():
-                dice_by_case[case] = _compute_dice(project, case, pair.run)
+                dice_by_case[case] = compute_case_dice(project, case, pair.run)
                 if time.monotonic() > deadline:
                     break
             return dice_by_case
 
-        def on_done(dice_by_case: dict[str, _CaseDice]) -> None:
+        def on_done(dice_by_case: dict[str, CaseDice]) -> None:
             self._is_comparing = False
             if self._state.project is project:
                 for case, dice in dice_by_case.items():
-                    self._dice[case] = pairs[case].version, dice
+                    self._dice[case] = pairs[case], dice
                     if self._stale_pairs.get(case) == pairs[case]:
                         del self._stale_pairs[case]
                 self._store_dice(dice_by_case)
@@ -239,43 +268,9 @@ class CaseSummaries:
         self._task_runner.submit(lambda: _load_thumbnails(project, batch), on_done, on_error)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """Label and newest prediction of a case, identified by the state of their files."""
-
-    run: str
-    version: FileVersion
-
-
-def _find_pairs(project: Project) -> dict[str, _Pair]:
-    newest = project.predictions.newest_run_ids()
-    pairs = {}
-    for case in project.cases:
-        run = newest.get(case.id)
-        if run is None or case.status == Status.UNLABELED:
-            continue
-        path = project.predictions.path(run, case.id)
-        pairs[case.id] = _Pair(
-            run, (project.labels.version(case.id), path, path.stat().st_mtime_ns)
-        )
-    return pairs
-
-
 def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:
     """Return the values that the list displays."""
-    return summary.dice, summary.is_accepted, summary.suggestion
-
-
-def _compute_dice(project: Project, case: str, run: str) -> _CaseDice:
-    try:
-        mask = image_io.read_label(project.predictions.path(run, case))
-        label = project.labels.read(case, reference=mask)
-    except DyconError:  # missing, damaged, or on different grids
-        return NO_DICE
-    if label is None:
-        return NO_DICE
-    agreement = measure_agreement(project, case, run, label, mask.array, mask.spacing_mm)
-    return _CaseDice(agreement.mean_dice, agreement.is_accepted)
+    return summary.dice, summary.dice_note, summary.older_run, summary.suggestion
 
 
 def _load_thumbnails(project: Project, cases: Sequence[str]) -> dict[str, Thumbnail]:

@@ -15,6 +15,7 @@ from napari_dycon.application.predictions.status import (
     apply_event,
     describe_result,
     describe_status,
+    describe_updated,
 )
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
@@ -124,9 +125,11 @@ class PredictionController:
         if isinstance(event, PredictedEvent) or is_last:
             state.cases_changed.emit()
         if isinstance(event, FailedEvent):
-            state.message.emit("error", event.message)
+            done = f"{describe_updated(status)}. " if status.predicted else ""
+            state.message.emit("error", f"{done}{event.message}")
         elif is_last:
-            state.message.emit("info", describe_result(status, time.monotonic() - start_time))
+            level = "info" if isinstance(event, PredictionCanceledEvent) else "result"
+            state.message.emit(level, describe_result(status, time.monotonic() - start_time))
 
     def _set_status(self, status: PredictionStatus | None) -> None:
         if status != self.status:

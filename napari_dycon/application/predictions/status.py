@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.durations import format_elapsed, format_remaining
 from napari_dycon.core.wording import format_count
 from napari_dycon.project.runs.events import (
@@ -14,6 +13,8 @@ from napari_dycon.project.runs.events import (
     PreliminaryEvent,
     SkippedEvent,
 )
+
+NEXT_TEXT = "Next: review the uncertain regions (N)."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +95,6 @@ def describe_progress(event: PredictionProgressEvent) -> str:
     return f"{text}, {format_remaining(event.remaining_s)}"
 
 
-def describe_preliminary(case: ActiveCase, status: PredictionStatus | None) -> str:
-    """Describe the preliminary prediction of a case."""
-    if status is not None and status.run == case.run and status.is_refining(case.id):
-        return "Preliminary prediction; refining…"
-    return f"Preliminary prediction of run {case.run}, not refined."
-
-
 def describe_incomplete_ranking(status: PredictionStatus | None) -> str:
     """Return a note that cases are still being predicted; empty if they are not."""
     if status is None or len(status.cases) < 2:
@@ -114,14 +108,24 @@ def describe_incomplete_ranking(status: PredictionStatus | None) -> str:
 
 def describe_result(status: PredictionStatus, seconds: float) -> str:
     """Describe a prediction that ended without an error."""
-    n_cases, n_predicted = len(status.cases), len(status.predicted)
-    if status.is_canceling and n_predicted < n_cases:
+    n_cases = len(status.cases)
+    if status.is_canceling and len(status.predicted) < n_cases:
         if n_cases == 1:
             text = f"Prediction of {status.cases[0]} canceled."
         else:
-            text = f"Predicted {n_predicted} of {format_count(n_cases, 'case')}; canceled."
+            text = f"{describe_updated(status)}; canceled."
         if status.preliminary:
             text += f" The prediction of {status.preliminary[0]} is still preliminary."
         return text
-    what = status.cases[0] if n_cases == 1 else format_count(n_cases, "case")
-    return f"Predicted {what} in {format_elapsed(seconds)}."
+    return f"{describe_updated(status)} in {format_elapsed(seconds)}. {NEXT_TEXT}"
+
+
+def describe_updated(status: PredictionStatus) -> str:
+    """Describe which predictions were updated: "Predictions of 3 of 5 scans updated"."""
+    n_cases, n_predicted = len(status.cases), len(status.predicted)
+    if n_cases == 1:
+        return f"Prediction of {status.cases[0]} updated"
+    which = format_count(n_cases, "scan")
+    return (
+        f"Predictions of {which if n_predicted == n_cases else f'{n_predicted} of {which}'} updated"
+    )

@@ -10,12 +10,14 @@ import time
 from typing import Any
 
 from napari_dycon.application import engine_process
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.review import Review
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import Progress
 from napari_dycon.application.training.status import (
+    NEXT_TEXT,
     PAUSING_TEXT,
     STOPPING_TEXT,
     RunPhase,
@@ -63,10 +65,13 @@ class RunController:
         self._autosaver = autosaver
         self._review = review
         self._run: Run | None = None
-        self._has_warned = False  # since the last step
+        self._warnings: list[str] = []  # since the last step
+        self._has_previews = True
+        self._preview_case: str | None = None  # that the run was asked to predict
         self.remote_host = ""  # other machine that trains the run, as in " on ward-3"
         state.project_closed.connect(self.detach)
         state.case_shown.connect(self.request_preview)
+        state.prediction_changed.connect(self.request_preview)
 
     def start(self, config: TrainConfig | None, **changes: Any) -> str:
         """Start a run; see ``Session.start_training``."""
@@ -91,7 +96,9 @@ class RunController:
                 "the structure, then mark the case as labeled."
             )
         run = project.runs.create(config.method, config.to_dict())
-        run.write_control(command="run", preview=state.case.id if state.case else None)
+        self._has_previews = config.preview
+        self._preview_case = self._choose_preview_case()
+        run.write_control(command="run", preview=self._preview_case)
         state.runs_changed.emit()
         state.set_run_status(RunStatus("starting", run.id, text=starting_text(run.id)))
         try:
@@ -141,24 +148,57 @@ class RunController:
         )  # this machine's newest one last
         for run in running[-1:]:
             self._run, self.remote_host = run, engine_process.remote_host(run)
+            self._has_previews = run.read_config().get("preview") is not False
+            self._preview_case = run.read_control().preview
             text = f"Attached to running training{self.remote_host}"
             self._state.set_run_status(RunStatus("starting", run.id, text=text))
             self._follow_run(run)
 
     def detach(self) -> None:
         """Stop following the run; it continues by itself."""
-        self._run, self.remote_host = None, ""
+        self._end_previews()
         self._state.set_run_status(RunStatus())
 
+    # ---- Previews ----------------------------------------------------------------------------
+
+    def find_preview_blocked_reason(self) -> str:
+        """Return why previews cannot be shown instead of a finished prediction; empty if can."""
+        case = self._state.case
+        if self._run is None or not self._has_previews:
+            return "no training with previews is running"
+        if case is None:
+            return "select a case in the list first"
+        return "" if _has_finished_prediction(case) or self._review.preview_of else "it is shown"
+
+    def show_previews(self, is_shown: bool) -> None:
+        """Show previews of the run instead of finished predictions, or finished ones again."""
+        if self._run is not None:
+            self._review.preview_of = self._run.id if is_shown else None
+            self.request_preview()
+
     def request_preview(self, *_: object) -> None:
-        """Request previews of the active case from the run."""
-        project, case = self._state.project, self._state.case
-        if self._run is None or case is None or project is None:
+        """Request previews of the active case from the run, if they would be shown."""
+        project, case = self._state.project, self._choose_preview_case()
+        if self._run is None or project is None or case == self._preview_case:
             return
         if not project.read_only_reason:
             # A full disk must not prevent the case from being shown.
             with contextlib.suppress(DyconError):
-                self._run.write_control(preview=case.id)
+                self._run.write_control(preview=case)
+                self._preview_case = case
+
+    def _choose_preview_case(self) -> str | None:
+        """Return the active case, unless it shows its finished prediction."""
+        case = self._state.case
+        if case is None:
+            return None
+        is_wanted = self._review.preview_of is not None or not _has_finished_prediction(case)
+        return case.id if is_wanted else None
+
+    def _end_previews(self) -> None:
+        """Show finished predictions again where there are some."""
+        self._run, self.remote_host, self._preview_case = None, "", None
+        self._review.preview_of = None
 
     def _follow_run(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = engine_process.follow_training(run, process)
@@ -188,21 +228,30 @@ class RunController:
         if isinstance(event, IdleEvent) or self._run is None or run != self._run:
             return
         if isinstance(event, FinalEvent):
-            self._run, self.remote_host = None, ""
+            self._end_previews()
         n_validation = state.run_status.n_validation
         state.set_run_status(apply_event(state.run_status, event))
         state.event.emit(event)
-        if isinstance(event, PreviewEvent):
+        if isinstance(event, PreviewEvent) and event.case == self._choose_preview_case():
             self._review.refresh(event.case)
         elif isinstance(event, WarningEvent):
             state.message.emit("warning", event.message)
-            self._has_warned = True
+            self._warnings.append(event.message)
         elif isinstance(event, FailedEvent):
             state.message.emit("error", event.message)
         elif isinstance(event, StepEvent):
-            self._has_warned = False
-        elif isinstance(event, (FinishedEvent, StoppedEvent)) and not self._has_warned:
-            # A warning at the end, such as of too little time, must stay legible.
-            state.message.emit("info", describe_outcome(event, n_validation))
+            self._warnings.clear()
+        elif isinstance(event, (FinishedEvent, StoppedEvent)):
+            # A warning at the end, such as of too little time, stays legible.
+            level, ending = ("warning", self._warnings) if self._warnings else ("result", [])
+            next_step = [NEXT_TEXT] if run.has_weights and not ending else []
+            text = " ".join([describe_outcome(event, n_validation), *ending, *next_step])
+            state.message.emit(level, text)
+            self._warnings.clear()
         if isinstance(event, FinalEvent):
             state.runs_changed.emit()
+
+
+def _has_finished_prediction(case: ActiveCase) -> bool:
+    """Whether the prediction that is shown, or is being read, is no preview."""
+    return case.is_prediction_pending or (case.prediction is not None and not case.is_preview)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from napari_dycon.core.durations import format_duration, format_remaining
+from napari_dycon.core.durations import format_elapsed, format_remaining
+from napari_dycon.core.wording import format_count
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -27,6 +28,7 @@ from napari_dycon.project.runs.events import (
 from napari_dycon.project.runs.phase_text import describe_phase
 
 RunPhase = Literal["idle", "starting", "preparing", "training", "pausing", "paused", "stopping"]
+NEXT_TEXT = "Next: predict cases in the Review tab."
 FIRST_STEP_TEXT = "First training step (this is the slowest)"
 PAUSING_TEXT, STOPPING_TEXT = "Pausing…", "Stopping…"
 
@@ -81,11 +83,12 @@ def describe_dice(dice: float, n_cases: int) -> str:
 
 
 def describe_outcome(event: FinishedEvent | StoppedEvent, n_validation: int) -> str:
-    """Describe how a training ended: "Training finished after 3 min. Dice on …: 0.40"."""
+    """Describe how a training ended: "Training finished: 120 steps in 3 min. Dice on …: 0.40."."""
     ending = "finished" if isinstance(event, FinishedEvent) else "stopped"
-    text = f"Training {ending} after {format_duration(event.elapsed_s)}."
+    steps = format_count(event.step, "step")
+    text = f"Training {ending}: {steps} in {format_elapsed(event.elapsed_s)}."
     if event.dice is not None:
-        text += f" {describe_dice(event.dice, n_validation)}"
+        text += f" {describe_dice(event.dice, n_validation)}."
     return text
 
 

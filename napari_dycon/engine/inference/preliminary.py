@@ -70,9 +70,10 @@ def predict_preliminary(
                 network, scan.grid, device, dtype, fast=True, prepared_image=scan.image,
                 progress=progress,
             )  # fmt: skip
-            project.predictions.write_preliminary(
-                run_id, case, result.mask, result.uncertainty, reference=scan.grid
-            )
+            project.predictions.write_provisional(
+                run_id, case, result.mask, result.uncertainty,
+                stage="preliminary", reference=scan.grid,
+            )  # fmt: skip
         except (DyconError, MemoryError, RuntimeError) as error:
             if not isinstance(error, DyconError) and not is_out_of_memory(error):
                 raise

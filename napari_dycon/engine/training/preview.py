@@ -1,4 +1,7 @@
-"""Prediction of the displayed case while training runs."""
+"""Prediction of the displayed case while training runs.
+
+Previews are stored apart from predictions, which they never replace.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.prepared_scans import PreparedScans
 from napari_dycon.engine.device import empty_cache, is_out_of_memory
-from napari_dycon.engine.evaluation import foreground_margin
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.prediction_effort import Effort, reduce_effort
 from napari_dycon.engine.training.background_task import TaskRunner
@@ -18,7 +20,7 @@ from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.engine.training.time_plan import TimePlan
 from napari_dycon.errors import DyconError
-from napari_dycon.project.prediction_store import PredictionMetadata, PredictionStore
+from napari_dycon.project.prediction_store import PredictionStore
 from napari_dycon.project.runs.events import Event, PhaseEvent, PreviewEvent, WarningEvent
 
 MIN_PREVIEW_STEP = 10  # before this step a prediction shows nothing useful
@@ -104,14 +106,9 @@ class Previewer:
                     model, volume, device, dtype, fast=True, prepared_image=prepared
                 )
             self._tasks.check()
-            score = foreground_margin.mean_foreground_uncertainty(
-                result.mask, result.uncertainty, volume.spacing_mm
+            predictions.write_provisional(
+                run_id, case, result.mask, result.uncertainty, stage="preview", reference=volume
             )
-            self._tasks.check()
-            predictions.write(
-                run_id, case, result.mask, result.uncertainty, result.disagreement, reference=volume
-            )
-            predictions.write_metadata(run_id, case, PredictionMetadata(score=score))
         except DyconError as error:
             return WarningEvent(message=f"No preview of {case}: {error}")
         except (MemoryError, RuntimeError) as error:  # a failed preview must not end the run
@@ -122,6 +119,6 @@ class Previewer:
         return PreviewEvent(
             case=case,
             step=step,
-            mask=str(predictions.path(run_id, case, "mask")),
-            uncertainty=str(predictions.path(run_id, case, "uncertainty")),
+            mask=str(predictions.path(run_id, case, "mask", stage="preview")),
+            uncertainty=str(predictions.path(run_id, case, "uncertainty", stage="preview")),
         )

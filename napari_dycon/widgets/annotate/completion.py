@@ -48,6 +48,7 @@ class CompletionBar(QWidget):
             "Set the unannotated voxels of this scan to background and mark the case as reviewed",
             report_errors(session, lambda: self._mark_scan(Status.REVIEWED)),
         )
+        self._noted_case = ""  # that the note of the last save is about
         self.saved_label = make_plain_label(SAVING_NOTE, wrap=False)
         # A long name must not widen the bar; the tooltip shows all of it.
         self.saved_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -90,10 +91,14 @@ class CompletionBar(QWidget):
             set_enabled(button, blocked_reason)
         if not blocked_reason and self.layers.viewer.dims.ndisplay != 2:
             set_enabled(self.slice_button, "switch to the 2D view first")
-        if self.session.case is None:
+        case = self.session.case
+        if case is None or case.id != self._noted_case:  # the note is about another case
+            self._noted_case = case.id if case is not None else ""
             self._show_note(SAVING_NOTE)
 
     def _on_saved(self, case_id: str) -> None:
+        if self.session.case is None or self.session.case.id != case_id:
+            return  # the case before, whose save ended after the change
         try:
             name = self.session.require_project().get_case(case_id).display_name
         except DyconError:  # the project was closed or the case removed meanwhile

@@ -274,7 +274,7 @@ class CaseList(QTreeWidget):
                 case.name,
                 case.status,
                 case.split,
-                (summary.dice_text, summary.dice_tip),
+                (summary.dice_text, summary.dice_tip, summary.older_run),
                 summary.suggestion,
                 id(summary.thumbnail),
             )

@@ -82,12 +82,14 @@ def update_item(item: CaseItem, case: Case, summary: CaseSummary, *, is_narrow: 
     note = ". Used for validation only, not for training" if is_validation else ""
     item.setToolTip(STATUS, f"{status}{note}")
     item.setData(STATUS, Qt.ItemDataRole.AccessibleTextRole, f"{status}{note}")
+    is_ranked = suggestion is not None and suggestion.score is not None
     item.setText(
-        PRIORITY, str(suggestion.rank) if suggestion and suggestion.score is not None else ""
+        PRIORITY,
+        f"{suggestion.rank}{summary.older_mark}" if suggestion is not None and is_ranked else "",
     )
-    item.setToolTip(
-        PRIORITY, f"{suggestion.reason[0].upper()}{suggestion.reason[1:]}." if suggestion else ""
-    )
+    reason = f"{suggestion.reason[0].upper()}{suggestion.reason[1:]}." if suggestion else ""
+    older = f"\n{summary.older_tip}" if is_ranked and summary.older_run else ""
+    item.setToolTip(PRIORITY, f"{reason}{older}")
     item.setText(DICE, summary.dice_text)
     item.setToolTip(DICE, summary.dice_tip)
     if summary.thumbnail is not None:

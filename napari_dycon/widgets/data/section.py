@@ -23,6 +23,7 @@ from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
 from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import CaseList
@@ -97,6 +98,7 @@ class DataSection(QWidget):
         session.import_export.exported.connect(
             lambda result: ExportResultDialog(self, result).show()
         )
+        session.import_export.created.connect(self._open_first_case)
         session.prompt_requested.connect(lambda question: show_prompt(self, session, question))
         self._on_project_changed(session.project)
 
@@ -231,6 +233,13 @@ class DataSection(QWidget):
         is_shown = case is not None and case.id == case_id
         if not is_shown or self.session.label_writer is None:
             report_errors(self.session, self.session.show_case)(case_id)
+
+    def _open_first_case(self, project: Project) -> None:
+        """Show the first case to label in a new project, or its first case."""
+        cases = project.cases
+        unlabeled = [case for case in cases if case.status is Status.UNLABELED]
+        for case in (unlabeled or cases)[:1]:
+            report_errors(self.session, self.session.show_case)(case.id)
 
     def _show_context_menu(self, position: QPoint) -> None:
         item = self.case_list.itemAt(position)

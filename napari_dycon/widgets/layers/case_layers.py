@@ -174,7 +174,10 @@ class CaseLayers(PaintedLayers):
         )
         self.placing_case.emit(True)
 
-    def _on_prediction_changed(self, _: object) -> None:
+    def _on_prediction_changed(self, case: ActiveCase) -> None:
+        label = self.find_layer("label")
+        if label is not None and label.limits.reference_label is not None:
+            label.limits.reference_label = case.prediction  # the brush copies what is shown
         self._deferred_steps.add(self.overlays.prediction_steps)
 
     def _center_on_case(self) -> None:
@@ -211,7 +214,8 @@ class CaseLayers(PaintedLayers):
         self.viewer.add_layer(label)
         self.track_visibility(label)
         self.guard.protect(label)
-        label.limits.history_stepped.connect(self.session.state.edit_undone.emit)
+        # Connecting to ``emit`` itself would emit at once.
+        label.limits.history_stepped.connect(self._on_history_stepped)
         self._restore_brush(label)
 
     def _update_layers(self, case: ActiveCase, image_layers: list[Any]) -> None:
@@ -232,6 +236,9 @@ class CaseLayers(PaintedLayers):
         # napari shows the names of layers in its status bar, too.
         channel = f" {channels[index]}" if case.image.array.ndim == 4 else ""
         return escape_rich_text(f"{case.display_name}{channel}")
+
+    def _on_history_stepped(self) -> None:
+        self.session.state.edit_undone.emit()
 
     def _on_label_edited(self, _: str) -> None:
         if (layer := self.find_layer("label")) is not None:

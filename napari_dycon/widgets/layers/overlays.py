@@ -13,6 +13,7 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.predictions.source_text import describe_stage
 from napari_dycon.core.colormaps import choose_color_range
 from napari_dycon.core.types import LabelArray
 from napari_dycon.engine.evaluation.label_comparison import difference_map
@@ -134,6 +135,7 @@ class Overlays:
                     self._layers.assign_to_case(layer, case, role)
                     layer.data = data
                     self._reveal(layer, role)
+                self._name_layer(role, case)
             self._layers.apply_visibility()
 
     def _add_labels(self, role: str, case: ActiveCase, data: LabelArray) -> None:
@@ -178,6 +180,15 @@ class Overlays:
                 )
                 self._layers.insert(layer)
                 self._layers.track_visibility(layer)
+            if case is not None:
+                self._name_layer(role, case)
+
+    def _name_layer(self, role: str, case: ActiveCase) -> None:
+        """Tell in napari's list of layers if a prediction is not finished."""
+        layer = self._layers.find_layer(role)
+        if layer is not None and role in PREDICTION_ROLES:
+            stage = describe_stage(case).lower()
+            layer.name = f"{role} ({stage})" if stage else role
 
     def _remove(self, layer: Layer, role: str) -> None:
         self._opacity_before_hiding.pop(role, None)

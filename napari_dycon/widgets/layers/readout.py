@@ -42,7 +42,8 @@ def describe_voxel(
         describe_value(label, classes),
     ]
     if case.prediction is not None and int(case.prediction[voxel]) != label:
-        parts.append(f"predicted: {describe_value(int(case.prediction[voxel]), classes)}")
+        source = "preview" if case.is_preview else "predicted"
+        parts.append(f"{source}: {describe_value(int(case.prediction[voxel]), classes)}")
     return " · ".join(parts)
 
 

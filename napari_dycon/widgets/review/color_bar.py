@@ -7,18 +7,26 @@ from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QLinearGradient, QPainter, QPaintEvent, QPalette
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_dycon.core.colormaps import DISAGREEMENT_COLORMAP, UNCERTAINTY_COLORMAP, apply_colormap
+from napari_dycon.core.colormaps import (
+    DISAGREEMENT_COLORMAP,
+    MAX_TINTED_FRACTION,
+    UNCERTAINTY_COLORMAP,
+    apply_colormap,
+)
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.window.labels import ElidedLabel
 
 BAR_HEIGHT_PX = 10
 MARGIN_PX = 12  # so that the outer numbers fit
 N_STOPS = 33
 MIN_MIDDLE_TICK, MAX_MIDDLE_TICK = 0.12, 0.88  # numbers nearer to an end would overlap its number
+RAISED_TEXT = "{threshold:.2f} → {low:.2f}: highest {percent:.0f} % shown"
 RAISED_TIP = (
-    "Much of this scan is uncertain, so that only values from {low:.2f} are shown, not all above "
-    "the threshold"
+    "Much of this scan is uncertain. Only values from {low:.2f} are shown and searched for "
+    "uncertain regions, not all above the threshold"
 )
+SHOWN_TEXT = "Shown from {low:.2f}"
 GRAY = QColor(128, 128, 128)  # as of tissue under the map
 STOPS = {"uncertainty": UNCERTAINTY_COLORMAP, "disagreement": DISAGREEMENT_COLORMAP}
 
@@ -27,16 +35,22 @@ class ColorBar(QWidget):
     """Colors of the map that is shown; gray below the value from which it is shown.
 
     This value is the threshold, or higher where much of the scan is uncertain.
+
+    Attributes
+    ----------
+    note_label : from which value the map is shown; it is not part of the bar
     """
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
-        self._layers = layers
+        self._layers, self._session = layers, session
+        self.note_label = ElidedLabel()
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setAccessibleName("Color bar of the uncertainty, from 0 to 1")
         session.case_shown.connect(self.refresh)
         session.prediction_changed.connect(self.refresh)
         layers.visibility_toggled.connect(self.refresh)
+        self.refresh()
 
     @property
     def role(self) -> str:
@@ -93,7 +107,17 @@ class ColorBar(QWidget):
         return [0.0, self.low, 1.0] if self.low > MIN_MIDDLE_TICK else [0.0, 1.0]
 
     def refresh(self, *_: object) -> None:
-        """Draw the bar again, and explain a value above the threshold."""
-        is_raised = self.low > self._layers.overlays.threshold + 0.005
-        self.setToolTip(RAISED_TIP.format(low=self.low) if is_raised else "")
+        """Draw the bar again, and tell of a value above the threshold."""
+        low, threshold = self.low, self._layers.overlays.threshold
+        is_raised = low > threshold + 0.005
+        percent = 100 * MAX_TINTED_FRACTION
+        text = RAISED_TEXT if is_raised else SHOWN_TEXT
+        case = self._session.case
+        has_map = case is not None and getattr(case, self.role) is not None
+        self.note_label.set_text(
+            text.format(threshold=threshold, low=low, percent=percent) if has_map else ""
+        )
+        tip = RAISED_TIP.format(low=low) if is_raised else ""
+        self.setToolTip(tip)
+        self.note_label.setToolTip(tip)
         self.update()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.cases.agreement import (
-    ACCEPTED_TIP,
     PARTIAL_TIP,
     Agreement,
     measure_agreement,
@@ -16,6 +16,11 @@ from napari_dycon.core.volumes import format_ml
 from napari_dycon.session import Session
 
 COLUMNS = ("Structure", "Label (ml)", "Pred. (ml)", "Dice")
+# Of numbers that finished predictions replace.
+STAGE_COLUMNS = {
+    "preview": (*COLUMNS[:2], "Preview (ml)", "Preview Dice"),
+    "preliminary": (*COLUMNS[:2], "Prelim. (ml)", "Prelim. Dice"),
+}
 ROW_HEIGHT_PX = 20  # pixels
 MAX_ROWS = 5  # shown without scrolling
 
@@ -27,13 +32,15 @@ class ComparisonTable(QTreeWidget):
         super().__init__()
         self.session = session
         self._request_id = 0
+        self._shown: tuple[object, ...] = ()  # case and prediction of the numbers shown
         self.setHeaderLabels(list(COLUMNS))
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
         self.setAccessibleName("Volumes and Dice by structure")
         self.setToolTip(
             "Volumes of label and prediction, and Dice over annotated voxels.\nThere is no Dice "
-            "with a prediction that the label was made from"
+            "with a prediction that the label was made from,\nand none of a label that covers only "
+            "a part of the scan"
         )
         header = self.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -60,6 +67,11 @@ class ComparisonTable(QTreeWidget):
         request_id, spacing = self._request_id, case.image.spacing_mm
         # The label is not copied: what an edit changes meanwhile is computed again.
         case_id, run, label, prediction = case.id, case.run, case.label, case.prediction
+        shown = (case_id, id(prediction))
+        if shown != self._shown:  # numbers of another case or prediction are not left until then
+            self._shown = shown
+            self._fill(Agreement([]))
+        self._name_columns(case)
 
         def on_done(agreement: Agreement) -> None:
             if request_id == self._request_id:
@@ -70,6 +82,11 @@ class ComparisonTable(QTreeWidget):
             on_done,
             self.session.report_error,
         )
+
+    def _name_columns(self, case: ActiveCase) -> None:
+        """Mark numbers of a prediction that is not finished."""
+        names = COLUMNS if case.prediction is None else STAGE_COLUMNS.get(case.stage, COLUMNS)
+        self.setHeaderLabels(list(names))
 
     def _fill(self, agreement: Agreement) -> None:
         project = self.session.project
@@ -90,8 +107,7 @@ class ComparisonTable(QTreeWidget):
             item.setToolTip(0, escape_rich_text(item.text(0)))
             if agreement.is_partial and row.label_ml is not None:
                 item.setToolTip(1, PARTIAL_TIP)
-            if agreement.is_accepted and row.dice is not None:
-                item.setToolTip(3, ACCEPTED_TIP)
+            item.setToolTip(3, agreement.explain_dice(row))
             self.addTopLevelItem(item)
         self._reserve_rows(len(names))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractSpinBox,
@@ -40,6 +40,7 @@ DIFFERENCE_LEGEND = (
     ("different", OTHER_STRUCTURE_COLOR),
 )
 NUMBER_MARGIN_PX = 8
+REGION_DELAY_MS = 300
 N_COLUMNS = 3
 
 
@@ -48,7 +49,12 @@ class OverlayControls(QWidget):
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
-        self._layers = layers
+        self._layers, self._session = layers, session
+        self._region_timer = QTimer(self)  # regions are found once the slider rests
+        self._region_timer.setSingleShot(True)
+        self._region_timer.setInterval(REGION_DELAY_MS)
+        self._region_timer.timeout.connect(self._find_regions)
+        self._region_timer.start()
         self.toggles: dict[str, QCheckBox] = {}
         self.opacities: dict[str, QSpinBox] = {}
         grid = QGridLayout(self)
@@ -66,6 +72,7 @@ class OverlayControls(QWidget):
         self._add_threshold(grid)
         self.color_bar = ColorBar(session, layers)
         grid.addWidget(self.color_bar, grid.rowCount(), 0, 1, N_COLUMNS)
+        grid.addWidget(self.color_bar.note_label, grid.rowCount(), 0, 1, N_COLUMNS)
         grid.setColumnStretch(1, 1)
         layers.visibility_toggled.connect(self._on_visibility_toggled)
 
@@ -95,7 +102,10 @@ class OverlayControls(QWidget):
             grid.addWidget(control, row, column)
 
     def _add_threshold(self, grid: QGridLayout) -> None:
-        tip = "Hide uncertainty and disagreement below this value (0 to 1)"
+        tip = (
+            "Hide uncertainty and disagreement below this value (0 to 1), and leave out uncertain "
+            "regions below it"
+        )
         label = QLabel("Uncertainty threshold")
         self.threshold = QDoubleSpinBox()
         self.threshold.setRange(0.0, 1.0)
@@ -121,6 +131,10 @@ class OverlayControls(QWidget):
             self.threshold_slider.setValue(round(value * 100))
         self._layers.overlays.set_threshold(value)
         self.color_bar.refresh()
+        self._region_timer.start()
+
+    def _find_regions(self) -> None:
+        self._session.review.set_threshold(self.threshold.value())
 
     def _on_visibility_toggled(self, role: str, visible: bool) -> None:
         if role in self.toggles:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from superqt.utils import signals_blocked
 
-from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
-from napari_dycon.application.predictions.status import (
-    describe_incomplete_ranking,
-    describe_preliminary,
-)
+from napari_dycon.application.predictions.source_text import describe_source, describe_stage
+from napari_dycon.application.predictions.status import describe_incomplete_ranking
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
@@ -28,6 +26,16 @@ from napari_dycon.widgets.window.helpers import (
 from napari_dycon.widgets.window.labels import ElidedLabel
 
 HINT = "Go to the uncertain regions, accept or correct the prediction, then train again."
+TRAIN_HINT = "No prediction yet: label at least one case and train; then predict this case."
+PREDICT_HINT = "No prediction of this case yet: press Predict this case."
+PREVIEW_HINT = (
+    "This is a preview, of networks that were still in training. Press Predict this case once the "
+    "training has ended."
+)
+PREVIEW_TIP = (
+    "While training runs, show previews of this case instead of its finished prediction, which is "
+    "kept and shown again afterwards"
+)
 VALIDATION_HINT = (
     "Validation case: label it by hand. A label made from predictions is no independent reference."
 )
@@ -40,7 +48,11 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
+        self._newest_run: str | None = None  # that can predict
         self.source_label = ElidedLabel()  # of one line, so that no button moves
+        self.preview_checkbox = QCheckBox("Show preview")
+        self.preview_checkbox.setProperty("dycon_tip", PREVIEW_TIP)
+        self.preview_checkbox.toggled.connect(session.run_controller.show_previews)
         self.overlay_controls = OverlayControls(session, layers)
         self.toggles = self.overlay_controls.toggles
         self.table = ComparisonTable(session)
@@ -55,9 +67,11 @@ class ReviewSection(QWidget):
             session.prediction_changed,
             session.runs_changed,
             session.hotspot_visited,
+            session.state.hotspots_changed,
         ):
             signal.connect(self._refresh)
         session.review.predictions.status_changed.connect(self._update_source)
+        session.run_changed.connect(self._update_source)
         self._refresh()
 
     def _build_navigation(self) -> None:
@@ -112,7 +126,10 @@ class ReviewSection(QWidget):
     def _lay_out(self) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.prediction_controls)
-        layout.addWidget(self.source_label)
+        source = QHBoxLayout()
+        source.addWidget(self.source_label, 1)
+        source.addWidget(self.preview_checkbox)
+        layout.addLayout(source)
         # Above the overlays, so that they are visible on a small screen.
         for buttons in (
             (self.previous_region_button, self.next_region_button, self.next_case_button),
@@ -137,6 +154,9 @@ class ReviewSection(QWidget):
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
+        usable = [run.id for run in project.runs.list() if run.has_weights] if project else []
+        usable = [run for run in usable if run != self.session.status.run]  # not trained yet
+        self._newest_run = usable[-1] if usable else None
         no_view = "" if case else "select a case in the list first"
         no_prediction = ""
         if case is None or case.prediction is None:
@@ -151,7 +171,7 @@ class ReviewSection(QWidget):
             case is not None and one.id == case.id and one.split == "validation"
             for one in (project.cases if project is not None else ())
         )
-        self.hint_label.setText(VALIDATION_HINT if is_validation else HINT)
+        self.hint_label.setText(VALIDATION_HINT if is_validation else self._choose_hint())
         for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
         for item in (
@@ -165,19 +185,28 @@ class ReviewSection(QWidget):
         self.hotspot_label.setText(self.session.review.describe_hotspots())
         self._update_source()
 
-    def _update_source(self, *_: object) -> None:
-        self.source_label.set_text(self._describe(self.session.case))
-
-    def _describe(self, case: ActiveCase | None) -> str:
-        if case is None:
-            return "No case selected."
-        if case.is_prediction_pending:
-            return f"Reading the prediction of {case.display_name}…"
+    def _choose_hint(self) -> str:
+        """Say what the next step is for the active case."""
+        case = self.session.case
+        if case is None or case.is_prediction_pending:
+            return ""
         if case.prediction is None:
-            return f"{case.display_name} has no prediction yet."
-        if case.is_preliminary:
-            return describe_preliminary(case, self.session.review.predictions.status)
-        return f"Prediction of run {case.run} for {case.display_name}."
+            return PREDICT_HINT if self._newest_run else TRAIN_HINT
+        return PREVIEW_HINT if case.is_preview else HINT
+
+    def _update_source(self, *_: object) -> None:
+        session, runs = self.session, self.session.run_controller
+        text = describe_source(
+            session.case,
+            session.review.predictions.status,
+            training=session.status.run,
+            newest=self._newest_run,
+        )
+        self.source_label.set_text(text)
+        with signals_blocked(self.preview_checkbox):
+            self.preview_checkbox.setChecked(session.review.preview_of is not None)
+        self.preview_checkbox.setVisible(session.status.phase != "idle")
+        set_enabled(self.preview_checkbox, runs.find_preview_blocked_reason())
 
     def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""
@@ -193,7 +222,9 @@ class ReviewSection(QWidget):
 
     def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
         if position_mm is None:
-            self.session.message.emit("info", "No uncertain regions in this case.")
+            case = self.session.case
+            low = case.hotspot_threshold if case is not None else 0.0
+            self.session.message.emit("info", f"No uncertain regions above {low:.2f} in this case.")
         else:
             self.layers.center_on(position_mm)
 
@@ -221,14 +252,29 @@ class ReviewSection(QWidget):
 
     def accept_prediction(self, **selection: Any) -> None:
         """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
-        case = self.session.case
-        is_preliminary = case is not None and case.is_preliminary
+        what = describe_stage(self.session.case) or "Prediction"
         n_changed = self.session.accept_prediction(**selection)
-        what = "Preliminary prediction" if is_preliminary else "Prediction"
-        text = f"{what} accepted {self._describe_selection(selection)}."
         if not n_changed:
             text = "Nothing changed: the label is already like the prediction here."
-        self.session.message.emit("info", text)
+            self.session.message.emit("info", text)
+            return
+        text = f"{what} accepted {self._describe_selection(selection)}"
+        last = self.session.review.acceptance.last
+        if last is not None and last.is_whole:
+            text += "; scan marked complete" + (", no longer reviewed" if last.was_reviewed else "")
+        self.session.state.undo_offered.emit(f"{text}.", self.undo_acceptance)
+
+    def undo_acceptance(self) -> None:
+        """Take back the last acceptance, unless the label was edited since then."""
+        label = self.layers.find_layer("label")
+        if label is None or not self.session.review.acceptance.can_undo():
+            self.session.message.emit(
+                "warning", "The label was changed since. Press Ctrl+Z to undo step by step."
+            )
+            return
+        label.undo()
+        self.session.save_label()
+        self.session.message.emit("info", "Undone: the label is as before.")
 
     def _describe_selection(self, selection: dict[str, Any]) -> str:
         """Describe what was accepted; the volumes are beside the names of the structures."""

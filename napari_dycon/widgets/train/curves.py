@@ -19,6 +19,9 @@ CURVES = (
     ("dice", "#56b4e9", "Validation Dice by step (1 is perfect)", 1.0),
     ("loss", "#e69f00", "Training loss by step (lower is better)", None),
 )
+TOO_FEW_LABELS_TEXT = (
+    "No validation Dice. Once more cases are labeled, use one of them for validation only."
+)
 NO_VALIDATION_TEXT = (
     "No validation Dice: right-click a labeled case in the list and choose Use for validation "
     "only. It is then not trained on."

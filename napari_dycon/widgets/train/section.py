@@ -21,6 +21,7 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.wording import METHOD_NAMES
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.presets import describe_preset, list_presets
+from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -34,6 +35,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.train.curves import (
     NEXT_TRAINING_TEXT,
     NO_VALIDATION_TEXT,
+    TOO_FEW_LABELS_TEXT,
     LearningCurves,
 )
 from napari_dycon.widgets.train.history import TrainingHistory
@@ -51,6 +53,10 @@ METHOD_TEXTS = {
     "supervised": "Supervised only",
 }
 STATUS_LINES, DEVICE_LINES = 2, 2  # reserved
+TIME_NOTE = (
+    "The minutes include preparation and validation, not the predictions afterwards, which take "
+    "extra time."
+)
 DEVICE_TEXTS = {
     "auto": "Automatic",
     "cuda": "NVIDIA GPU (CUDA)",
@@ -187,7 +193,10 @@ class TrainSection(QWidget):
         if project is None or (is_running and self._n_validation):
             reason = ""
         elif is_running or not project.has_labeled_cases("validation"):
-            reason = NO_VALIDATION_TEXT
+            # The only labeled case is needed for training.
+            counts = count_cases(project.cases)
+            has_several = counts.labeled + counts.in_progress > 1
+            reason = NO_VALIDATION_TEXT if has_several else TOO_FEW_LABELS_TEXT
         else:
             reason = NEXT_TRAINING_TEXT if self._phase == "idle" else ""
         self.curves.explain_dice(reason)
@@ -278,6 +287,9 @@ class TrainSection(QWidget):
         self._explain_dice()
         if not is_idle:
             self._show_status(status)
+        else:
+            self.device_label.setText(TIME_NOTE if project is not None else "")
+            self.device_label.setToolTip("")
 
     def _show_stop_button(self) -> None:
         is_row_taken = bool(self._activities.running)
@@ -325,5 +337,8 @@ def _make_minutes_box() -> QSpinBox:
     minutes.setSuffix(" min")
     arrow_width_px = 60  # width that napari's theme adds
     minutes.setMinimumWidth(minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px)
-    minutes.setToolTip("Maximum training time. You can stop earlier and keep the model")
+    minutes.setToolTip(
+        "Maximum training time, with preparation and validation but without predictions "
+        "afterwards.\nYou can stop earlier and keep the model"
+    )
     return minutes

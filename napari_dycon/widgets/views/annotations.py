@@ -32,7 +32,7 @@ TEXT_COLOR, SHADOW_COLOR = QColor(255, 255, 255), QColor(0, 0, 0, 200)
 # A dark outline, so that texts are legible over bright parts of a scan.
 OUTLINE_OFFSETS = ((-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1))
 CROSSHAIR_COLOR = QColor(255, 214, 80, 170)
-ACTIVE_COLOR = QColor(255, 214, 80)
+ACTIVE_COLOR = NOTE_COLOR = QColor(255, 214, 80)
 LETTER_GAP_PX = 4  # between a letter and the lines of the crosshair
 CROSSHAIR_GAP_PX = 14  # free around the position, so that the voxel stays visible
 SCALE_BAR_FRACTION = 0.25  # largest length of the scale bar, of the width of the view
@@ -54,6 +54,7 @@ class AnnotationContent:
 
     name: str = ""  # of the case; shortened in narrow views
     title: str = ""
+    note: str = ""  # below the title, such as that the prediction is a preview
     short_title: str = ""  # for views in which the other does not fit
     readout: str = ""  # position, intensity and structure under the mouse
     window: str = ""  # window and level
@@ -108,6 +109,7 @@ class _Placement:
     text: str
     color: QColor = field(default_factory=lambda: TEXT_COLOR)
     is_bold: bool = False
+    line: int = 0  # below the top
 
 
 class CanvasAnnotations(QWidget):
@@ -191,6 +193,7 @@ class CanvasAnnotations(QWidget):
                 self._compose_title(painter),
                 ACTIVE_COLOR if content.is_active else TEXT_COLOR,
             ),
+            *self._place_note(painter),
             _Placement(
                 ALIGN.AlignBottom | ALIGN.AlignLeft,
                 fit_beside(
@@ -202,6 +205,14 @@ class CanvasAnnotations(QWidget):
         ]
         for placement in (*placements, *self._place_letters()):
             self._draw_text(painter, placement)
+
+    def _place_note(self, painter: QPainter) -> list[_Placement]:
+        """Place the note left of the letter at the top, shortened to its first word if needed."""
+        space = self.width() // 2 - 2 * MARGIN_PX
+        words = self.content.note.split()
+        fits = painter.fontMetrics().horizontalAdvance(self.content.note) <= space
+        text = self.content.note if fits or not words else words[0]
+        return [_Placement(ALIGN.AlignTop | ALIGN.AlignLeft, text, NOTE_COLOR, line=1)]
 
     def _place_letters(self) -> list[_Placement]:
         letters = self.content.letters
@@ -217,6 +228,7 @@ class CanvasAnnotations(QWidget):
     def _find_area(self, placement: _Placement) -> QRectF:
         """Area in which a text is aligned."""
         area = QRectF(self.rect()).adjusted(MARGIN_PX, MARGIN_PX, -MARGIN_PX, -MARGIN_PX)
+        area.setTop(area.top() + placement.line * (TEXT_PX + 4))
         if placement.is_bold and placement.alignment & ALIGN.AlignTop:
             area.setTop(area.top() + TEXT_PX + 4)  # below the title
         if placement.is_bold and placement.alignment & ALIGN.AlignBottom:

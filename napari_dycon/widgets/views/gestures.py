@@ -95,6 +95,8 @@ class ViewGestures(QObject):
     def leave(self, view: View) -> None:
         """Clear the description."""
         self._hovered = None
+        if view.model is not self._viewer and self._viewer.status == view.readout:
+            self._viewer.status = ""  # napari clears only what is under its own canvas
         view.readout = ""
         view.update_annotations()
 

@@ -100,9 +100,11 @@ class LinkedViews(QObject):
             (layers.placing_case, self._on_placing_case),
             (layers.visibility_applied, self._show_region),
             (self._session.annotation.roi_changed, self._show_region),
+            (self._session.prediction_changed, self._update_annotations),
             *(
                 (signal, self.gestures.update_description)
                 for signal in (
+                    self._session.case_shown,
                     self._session.label_edited,
                     self._session.label_saved,
                     self._session.prediction_changed,
@@ -318,6 +320,10 @@ class LinkedViews(QObject):
         is_shown = self._session.case is not None and self._layers.is_shown_in_slices("roi")
         for view in self.side_views:
             view.region = self._session.annotation.roi if is_shown else None
+            view.update_annotations()
+
+    def _update_annotations(self, *_: object) -> None:
+        for view in self.views:
             view.update_annotations()
 
     def _show_window_text(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.predictions.source_text import describe_stage
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.types import Box
 from napari_dycon.widgets.layers.camera import pan_to_region
@@ -237,6 +238,7 @@ class View(QObject):
                 name=escape_control_characters(case.display_name),
                 title=describe_slice(case, self.plane, shown),
                 short_title=describe_slice(case, self.plane, shown, is_short=True),
+                note=describe_stage(case),
                 readout=self.readout,
                 window=self.window_text,
                 letters=compute_edge_letters(case.image.affine, self.plane),

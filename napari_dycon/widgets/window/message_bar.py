@@ -2,14 +2,15 @@
 
 It has one height whether there is a message or not, so that nothing moves under the mouse. Messages
 go when they are no longer true: news after some seconds, news and warnings when another case is
-shown, a training starts, or the edit they tell of is undone. Errors stay until they are dismissed
-or replaced.
+shown, a training starts, or the edit they tell of is undone. Results of long tasks stay until the
+next training or prediction starts. Errors stay until they are dismissed or replaced.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 from qtpy.QtCore import QEvent, QPointF, QRectF, Qt, QTimer
@@ -74,6 +75,7 @@ class MessageBar(QWidget):
         super().__init__()
         self.level: Level = "info"
         self._text = ""
+        self._is_result = False  # of a long task, which ends while nobody watches
         self._shown_at = 0.0
         self._background = "#262930"
         self._panel_height = 0
@@ -84,21 +86,29 @@ class MessageBar(QWidget):
         self.text_label.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self.text_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.text_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.undo_button = self._make_button("Undo", "Take this back (Ctrl+Z)", self._undo)
+        self._undo_action: Callable[[], object] | None = None
         self.dismiss_button = self._make_button("✕", "Dismiss this message", self.dismiss)
         self.recent_button = self._make_button("⋯", "Recent messages", self.show_recent)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.icon_label, 0, Qt.AlignmentFlag.AlignTop)
         layout.addWidget(self.text_label, 1)
-        for button in (self.dismiss_button, self.recent_button):
+        for button in (self.undo_button, self.dismiss_button, self.recent_button):
             layout.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         self._reserve_space()
         self._news_timer = QTimer(self)
         self._news_timer.setSingleShot(True)
         self._news_timer.setInterval(round(1000 * NEWS_SECONDS))
         self._news_timer.timeout.connect(self.dismiss)
-        session.case_shown.connect(self.drop_outdated)
+        self._session = session
+        self._had_case = False  # when the message came
+        session.state.undo_offered.connect(self.offer_undo)
+        session.case_shown.connect(self._drop_of_case)
         session.run_changed.connect(self._on_run_changed)
+        session.project_changed.connect(self._drop_result)
+        self._is_predicting = False
+        session.review.predictions.status_changed.connect(self._on_prediction_changed)
         session.state.edit_undone.connect(self.drop_outdated)
         self._show()
 
@@ -112,33 +122,60 @@ class MessageBar(QWidget):
         Messages that come together are shown together.
         """
         if not text:
-            self.drop_outdated()
+            self._drop_of_case()
             return
         new_level: Level = "info"
         if level in ("warning", "error"):
             new_level = level  # type: ignore[assignment]
         text = escape_control_characters(text)
         self._recent.append((time.strftime("%H:%M:%S"), new_level, text))
+        if level == "result":
+            self._text = ""  # not shown together with news before
         is_sequel = time.monotonic() - self._shown_at < SEQUEL_S and new_level == self.level
-        if is_sequel and self._text and text not in self._text:
+        if is_sequel and text not in self._text and self._text not in text:
             text = f"{self._text}\n{text}"
         self.level, self._text, self._shown_at = new_level, text, time.monotonic()
+        self._undo_action = None
+        self._had_case = self._session.case is not None
+        self._is_result = level == "result" or (is_sequel and self._is_result)
         self._show()
-        if self.level == "info":
+        if self.level == "info" and not self._is_result:
             self._news_timer.start()
         else:
             self._news_timer.stop()
 
+    def offer_undo(self, text: str, undo: Callable[[], object]) -> None:
+        """Show news of an edit with a button that takes it back; they stay until the next one."""
+        self.dismiss()  # never shown together with another message
+        self.show_message("info", text)
+        self._news_timer.stop()
+        self._undo_action = undo
+        self._show()
+
+    def _undo(self) -> None:
+        if self._undo_action is not None:
+            self._undo_action()
+
     def dismiss(self) -> None:
         """Remove the message."""
         self._news_timer.stop()
-        self._text = ""
+        self._text, self._undo_action, self._is_result = "", None, False
         self._show()
 
     def drop_outdated(self, *_: object) -> None:
-        """Remove news and warnings; errors stay."""
-        if self.level != "error":
+        """Remove news and warnings; errors and results of long tasks stay."""
+        if self.level != "error" and not self._is_result:
             self.dismiss()
+
+    def _drop_of_case(self, *_: object) -> None:
+        """Remove what is about the case before; news of a new project are about none."""
+        if self._had_case:
+            self.drop_outdated()
+
+    def _drop_result(self, *_: object) -> None:
+        """Remove what the next task or project makes untrue."""
+        self._is_result = False
+        self.drop_outdated()
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""
@@ -190,7 +227,13 @@ class MessageBar(QWidget):
 
     def _on_run_changed(self, status: RunStatus) -> None:
         if status.phase == "starting":
-            self.drop_outdated()
+            self._drop_result()
+
+    def _on_prediction_changed(self, status: object) -> None:
+        is_running = status is not None
+        if is_running and not self._is_predicting:
+            self._drop_result()
+        self._is_predicting = is_running
 
     def _reserve_space(self) -> None:
         self.text_label.ensurePolished()
@@ -206,6 +249,7 @@ class MessageBar(QWidget):
         color = choose_color(self.level, self._background)
         self.text_label.setStyleSheet(f"color: {color};")
         self.dismiss_button.setVisible(bool(self._text))
+        self.undo_button.setVisible(self._undo_action is not None)
         self.icon_label.setPixmap(
             _draw_icon(self.level, color, self._background) if self._text else QPixmap()
         )

@@ -104,7 +104,7 @@ def test_the_active_case_is_answered_first_and_every_phase_is_shown(follower: Fo
     assert order[3:] == [("predicted", "scan-4"), ("predicted", "scan-3")]
     assert follower.kinds[-1] == "prediction_finished"
     level, text = follower.messages[-1]
-    assert (level, text.startswith("Predicted 2 cases in ")) == ("info", True)
+    assert (level, text.startswith("Predictions of 2 scans updated in ")) == ("result", True)
     assert session.case is not None
     assert not session.case.is_preliminary
 
@@ -128,7 +128,7 @@ def test_cancel_keeps_finished_cases_and_leaves_nothing_half_written(
         assert project.predictions.read(run, case) is not None
         assert project.predictions.read_metadata(run, case).score is not None
     assert list_temporary_files(project) == []
-    expected = f"Predicted {len(done)} of 3 cases; canceled."
+    expected = f"Predictions of {len(done)} of 3 scans updated; canceled."
     assert follower.messages[-1][1] == expected or len(done) == 3
 
 
@@ -154,7 +154,7 @@ def test_a_preliminary_prediction_stays_marked_after_cancel(
     session.predict(["scan-4"])
     follower.wait_for_end()
     assert session.case is not None
-    assert project.predictions.find_newest("scan-4") == (project.runs.get().id, False)
+    assert project.predictions.find_newest("scan-4") == (project.runs.get().id, "complete")
 
 
 def test_cancel_while_the_network_is_loaded_ends_at_once(follower: Follower) -> None:
@@ -200,6 +200,8 @@ def test_results_in_words() -> None:
         "This ranking is preliminary: 2 of 3 cases predicted so far."
     )
     canceled = dataclasses.replace(status, is_canceling=True)
-    assert describe_result(canceled, 3) == "Predicted 1 of 3 cases; canceled."
+    assert describe_result(canceled, 3) == "Predictions of 1 of 3 scans updated; canceled."
     one = apply_event(PredictionStatus("r", ("LA_006",)), PredictedEvent(case="LA_006"))
-    assert describe_result(one, 100.2) == "Predicted LA_006 in 1 min 40 s."
+    assert describe_result(one, 100.2) == (
+        "Prediction of LA_006 updated in 1 min 40 s. Next: review the uncertain regions (N)."
+    )

@@ -32,16 +32,16 @@ SHORT_TIME = "The time was too short to learn much (3 steps). Train longer."
     ("event", "n_validation", "text"),
     [
         (
-            FinishedEvent(elapsed_s=180.0, dice=0.404),
+            FinishedEvent(step=120, elapsed_s=180.0, dice=0.404),
             1,
-            "Training finished after 3 min. Dice on the validation case: 0.40",
+            "Training finished: 120 steps in 3 min. Dice on the validation case: 0.40.",
         ),
         (
-            StoppedEvent(elapsed_s=45.0, dice=0.5),
+            StoppedEvent(step=1, elapsed_s=45.0, dice=0.5),
             2,
-            "Training stopped after 45 s. Dice on 2 validation cases: 0.50",
+            "Training stopped: 1 step in 45 s. Dice on 2 validation cases: 0.50.",
         ),
-        (FinishedEvent(elapsed_s=180.0), 0, "Training finished after 3 min."),
+        (FinishedEvent(elapsed_s=180.0), 0, "Training finished: 0 steps in 3 min."),
     ],
 )
 def test_the_outcome_in_words(
@@ -54,14 +54,14 @@ def test_the_outcome_in_words(
     ("events", "last"),
     [
         (
-            (STARTED, STEP, FinishedEvent(elapsed_s=180.0, dice=0.4)),
-            ("info", "Training finished after 3 min. Dice on the validation case: 0.40"),
+            (STARTED, STEP, FinishedEvent(step=120, elapsed_s=180.0, dice=0.4)),
+            ("result", "Training finished: 120 steps in 3 min. Dice on the validation case: 0.40."),
         ),
         ((STARTED, WarningEvent(message="One scan is blank."), STEP, StoppedEvent(elapsed_s=60.0)),
-         ("info", "Training stopped after 60 s.")),
+         ("result", "Training stopped: 0 steps in 1 min.")),
         (
             (STARTED, STEP, WarningEvent(message=SHORT_TIME), FinishedEvent(elapsed_s=9.0)),
-            ("warning", SHORT_TIME),
+            ("warning", f"Training finished: 0 steps in 9 s. {SHORT_TIME}"),
         ),
         ((STARTED, FailedEvent(message="The disk is full.")), ("error", "The disk is full.")),
     ],
@@ -79,6 +79,19 @@ def test_the_message_at_the_end(
         session.run_controller._on_event(run, event)
     assert messages[-1] == last
     assert session.status.phase == "idle"
+
+
+def test_after_a_usable_run_the_message_says_what_is_next(project: Project) -> None:
+    session = Session()
+    session.set_project(project)
+    messages: list[tuple[str, str]] = []
+    session.message.connect(lambda level, text: messages.append((level, text)))
+    run = session.start_training(make_config("supervised", **TINY))
+    session.wait(120)
+    assert session.require_project().runs.get(run).has_weights
+    level, text = messages[-1]
+    assert text.startswith("Training finished: 4 steps in ")
+    assert level == "warning" or text.endswith("Next: predict cases in the Review tab.")
 
 
 def test_cases_that_were_left_out_are_not_counted_in_the_history(project: Project) -> None:

@@ -72,7 +72,7 @@ def test_the_complete_prediction_replaces_it(project: Project, model: TrainedMod
     case = load_case(project, "scan-4").case
     assert not case.is_preliminary
     assert case.disagreement is not None
-    folder = project.predictions.path(run, "scan-4", preliminary=True).parent
+    folder = project.predictions.path(run, "scan-4", stage="preliminary").parent
     assert list(folder.iterdir()) == []
     # Otherwise the window would go on showing cached arrays.
     assert (
@@ -100,11 +100,11 @@ def test_a_newer_preliminary_prediction_is_shown_before_an_older_complete_one(
     list(predict_cases(project, run, model, ["scan-4"], CPU, torch.float32))
     complete = project.predictions.path(run, "scan-4")
     predict_first(project, model, "scan-4")
-    assert project.predictions.find_newest("scan-4") == (run, True)
-    preliminary = project.predictions.path(run, "scan-4", preliminary=True)
+    assert project.predictions.find_newest("scan-4") == (run, "preliminary")
+    preliminary = project.predictions.path(run, "scan-4", stage="preliminary")
     # As if a process had ended between writing the complete one and removing this one.
     os.utime(preliminary, ns=(0, complete.stat().st_mtime_ns - 1))
-    assert project.predictions.find_newest("scan-4") == (run, False)
+    assert project.predictions.find_newest("scan-4") == (run, "complete")
 
 
 def test_a_scan_that_cannot_be_read_is_left_to_the_complete_prediction(

@@ -108,7 +108,7 @@ def test_a_paused_preview_continues_and_is_written(project: Project) -> None:
     follow_until(events, lambda e: is_phase(e, "preview"))
     assert pause_and_resume(run, events) < MAX_PAUSE_S
     follow_until(events, lambda e: e.event == "preview")
-    assert project.predictions.path(run.id, "scan-4", "mask").exists()
+    assert project.predictions.path(run.id, "scan-4", "mask", stage="preview").exists()
     assert list(events)[-1].event == "finished"
 
 

@@ -77,13 +77,16 @@ def test_news_go_after_some_seconds_and_errors_stay(shown_panel: Any, qtbot: Any
     bar = shown_panel.message_label
     assert bar._news_timer.interval() == 15_000
     bar._news_timer.setInterval(100)
-    bar.show_message("info", "Slice 45 marked complete.")
-    qtbot.waitUntil(lambda: bar.text() == "", timeout=5_000)
-    for level in ("warning", "error"):
-        bar.show_message("info", "News")
-        bar.show_message(level, "Stays.")
-        qtbot.wait(300)
-        assert bar.text() == "Stays."
+    try:
+        bar.show_message("info", "Slice 45 marked complete.")
+        qtbot.waitUntil(lambda: bar.text() == "", timeout=5_000)
+        for level in ("warning", "error"):
+            bar.show_message("info", "News")
+            bar.show_message(level, "Stays.")
+            qtbot.wait(300)
+            assert bar.text() == "Stays."
+    finally:
+        bar._news_timer.setInterval(15_000)  # the window is shared
 
 
 def test_another_case_drops_news_and_warnings_only(shown_panel: Any, qtbot: Any) -> None:
@@ -169,3 +172,30 @@ def test_errors_cover_the_scan_only_while_the_panel_is_hidden(
     assert notified == ["Seen over the scan."]
     panel.parentWidget().show()
     assert "Seen over the scan." in panel.message_label.text()
+
+
+def test_the_result_of_a_training_stays_until_the_next_task(shown_panel: Any, qtbot: Any) -> None:
+    panel, bar = shown_panel, shown_panel.message_label
+    text = "Training finished: 120 steps in 3 min."
+    panel.session.message.emit("info", "Slice 45 marked complete.")
+    panel.session.message.emit("result", text)
+    assert bar.text() == text  # not after the news of something else
+    assert bar.level == "info"
+    assert not bar._news_timer.isActive()
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
+    assert bar.text() == text
+    panel.session.state.set_run_status(RunStatus("starting", "002-dycon"))
+    assert not bar.text()
+    panel.session.state.set_run_status(RunStatus())
+    panel.session.message.emit("result", text)
+    panel.session.message.emit("info", "Slice 46 marked complete.")
+    assert bar.text().endswith("Slice 46 marked complete.")
+
+
+def test_a_message_that_repeats_the_last_one_replaces_it(shown_panel: Any) -> None:
+    bar = shown_panel.message_label
+    bar.dismiss()
+    bar.show_message("warning", "The time was too short.")
+    bar.show_message("warning", "Training finished: 8 steps in 9 s. The time was too short.")
+    assert bar.text() == "Training finished: 8 steps in 9 s. The time was too short."
