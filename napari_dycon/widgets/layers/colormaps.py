@@ -28,10 +28,11 @@ UNCERTAINTY_CMAP = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
 DISAGREEMENT_CMAP = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
 FILL_OPACITY = 0.35  # of the inside of labels, relative to their outline
 PREDICTION_WHITENESS = 0.65  # share of white in the light dashes of predictions
+SURFACE_WHITENESS = 0.35  # the same in the surfaces of predictions
 DARK_DASH = 255  # value that predictions do not have; color of their dark dashes
 DARK_DASH_COLOR = (0.05, 0.05, 0.05, 1.0)
 OPAQUE = 1.0
-SHADOW, HIGHLIGHT = 0.25, 0.35  # darkest and brightest parts of surfaces
+SHADOW, HIGHLIGHT = 0.45, 0.35  # darkest and brightest parts of surfaces
 HIGHLIGHT_FROM = 0.75  # brightness at which a surface has the color of its structure
 DIFFERENCE_COLORS = {
     ADDED: ADDED_COLOR,
@@ -96,9 +97,11 @@ def build_prediction_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColorm
     return DirectLabelColormap(color_dict=colors)
 
 
-def lighten(color: Sequence[float]) -> tuple[float, float, float]:
+def lighten(
+    color: Sequence[float], whiteness: float = PREDICTION_WHITENESS
+) -> tuple[float, float, float]:
     """Mix a color with white, as for predictions."""
-    red, green, blue = (c + PREDICTION_WHITENESS * (1 - c) for c in color)
+    red, green, blue = (c + whiteness * (1 - c) for c in color)
     return red, green, blue
 
 
