@@ -29,7 +29,7 @@ BACKGROUND_OR_ERASE = (
     "Background: examined, and none of the structures; training learns from it. "
     "Erase: no longer annotated; training ignores it."
 )
-DIAMETER_WIDTH_PX = 116
+DIAMETER_STYLE = "min-width: 96px;"  # for "200.0 mm"; napari's style overrides a minimum width
 NARROW_STYLE = "min-width: 48px; padding: 1px 4px;"  # napari's spin boxes are wide
 
 
@@ -61,7 +61,7 @@ class BrushControls(QWidget):
         self.diameter.setRange(0.1, 200.0)
         self.diameter.setDecimals(1)
         self.diameter.setSuffix(" mm")
-        self.diameter.setMinimumWidth(DIAMETER_WIDTH_PX)
+        self.diameter.setStyleSheet(DIAMETER_STYLE)
         self.diameter.setToolTip("Brush diameter ([ and ])")
         self.diameter.setAccessibleName("Brush diameter in millimeters")
         self.diameter.valueChanged.connect(layers.set_brush_mm)

@@ -359,6 +359,25 @@ def make_qt_viewer(model: ViewerModel) -> QtViewer:
     return qt_viewer
 
 
+def show_welcome(viewer: Viewer, text: str, keys: Sequence[tuple[str, str]]) -> None:
+    """Replace what napari shows in an empty canvas.
+
+    Parameters
+    ----------
+    keys : keys and what they do; napari has room for four
+    """
+    welcome = get_qt_viewer(viewer)._welcome_widget
+    welcome._label.setText(text)
+    rows = welcome.__dict__.setdefault("_napari_rows", welcome._shortcut_rows)
+    welcome._shortcut_rows = []  # napari would fill them again
+    padded = [*keys, *[("", "")] * len(rows)]
+    for (_, key_label, text_label), (key, what) in zip(rows, padded, strict=False):
+        key_label.setText(key)
+        text_label.setText(what)
+    for label in (welcome._version_label, welcome._tip_label):
+        label.hide()
+
+
 def suppress_qt5_notice() -> None:
     """Do not show napari's notice that it will drop Qt 5.
 

@@ -246,9 +246,11 @@ class Surfaces(QObject):
         }
         old = [layer for layer in self._list_surfaces() if get_role(layer) == item.role]
         with self._layers.suppress_events():
-            self._layers.insert(StructureSurface((item.vertices, item.faces), **settings))
+            surface = StructureSurface((item.vertices, item.faces), **settings)
+            self._layers.insert(surface)
             for layer in old:
                 self._viewer.layers.remove(layer)
+            surface.name = settings["name"]  # napari numbers it beside one of the same name
             self._update_opacity()
         if self._pending:
             self._show_timer.start(0)
