@@ -119,9 +119,10 @@ class DyconPanel(QWidget):
         return QSize(370, 720)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
-        """Leave the space of messages to the tabs where the panel is low."""
+        """Leave the space of messages and progress to the tabs where the panel is low."""
         super().resizeEvent(event)
         self.message_label.adapt_to_height(self.height())
+        self.progress_row.adapt_to_height(self.height())
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
         """Watch the main window, also while the panel is floating."""

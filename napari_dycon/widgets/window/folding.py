@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QPoint, QTimer
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QScrollArea, QWidget
 from superqt import QCollapsible
 
 LAYOUT_MS = 60  # until the tab has its new height
-OPEN_ICON, CLOSED_ICON = "▼", "▶"
+OPEN, CLOSED = "▼", "▶"
 
 
 def make_collapsible(title: str, content: QWidget) -> QCollapsible:
     """Fold a widget behind a title; when the user unfolds it, it is scrolled into view."""
-    collapsible = QCollapsible(title, expandedIcon=OPEN_ICON, collapsedIcon=CLOSED_ICON)
+    # The triangle is text: icons are drawn once, in the color of one theme.
+    collapsible = QCollapsible(f"{CLOSED} {title}", expandedIcon=QIcon(), collapsedIcon=QIcon())
+    collapsible.toggled.connect(
+        lambda is_open: collapsible.setText(f"{OPEN if is_open else CLOSED} {title}")
+    )
+    collapsible.toggleButton().setAccessibleName(title)
     collapsible.setDuration(0)
     collapsible.layout().setContentsMargins(0, 0, 0, 0)
     collapsible.addWidget(content)
 
-    def on_clicked(is_expanded: bool) -> None:
-        if is_expanded:
-            QTimer.singleShot(LAYOUT_MS, lambda: scroll_into_view(collapsible))
-
-    collapsible.toggleButton().clicked.connect(on_clicked)
+    timer = QTimer(collapsible)  # stops when the widget is deleted
+    timer.setSingleShot(True)
+    timer.setInterval(LAYOUT_MS)
+    timer.timeout.connect(lambda: scroll_into_view(collapsible))
+    collapsible.toggleButton().clicked.connect(
+        lambda is_expanded: timer.start() if is_expanded else timer.stop()
+    )
     return collapsible
 
 

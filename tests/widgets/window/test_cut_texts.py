@@ -56,6 +56,10 @@ def test_no_text_of_the_window_is_cut(
         cut += list_cut_texts(panel, area.toolbar, area._bar)
     assert cut == []
     assert panel.message_label.text_label.toolTip()
+    if size == SIZES[-1]:  # with a line of its own
+        row = panel.progress_row
+        assert row.label.visible_text() == row.label.text()
+        assert row.label.geometry().bottom() < row.stop_button.geometry().top() + 2
     panel.session.close_project()  # the start page
     panel.tabs.setCurrentIndex(0)
     qtbot.wait(100)
