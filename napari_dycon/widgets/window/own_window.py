@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
 
 PROGRAM = "napari-dycon"
-# Entries of napari's File menu that open layers without a project, by their beginnings.
-REMOVED_ENTRIES = ("New Image from Clipboard", "Open Files as Stack", "Open Folder")
+# Entries of napari's File menu that are of no use for scans, by their beginnings. Others open a
+# file or a DICOM series without a project.
+REMOVED_ENTRIES = ("New Image from Clipboard", "Open Files as Stack")
 REPLACED_KEYS = ("Ctrl+N", "Ctrl+O")
 NO_PROJECT_TEXT = "Open a folder of scans to begin."
 NO_CASE_TEXT = "Select a case in the list."
@@ -56,7 +57,7 @@ class OwnWindow(QObject):
         return action
 
     def _arrange_menu(self) -> None:
-        """Put the entries for projects first, and remove those of napari that they replace."""
+        """Put the entries for projects first, and give them their keys."""
         menu = self._menu
         for action in list(menu.actions()):
             if action in self.actions:
