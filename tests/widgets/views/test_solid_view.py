@@ -184,3 +184,13 @@ def test_surfaces_are_bright_in_their_own_colors(gestures: Gestures) -> None:
     assert prediction.opacity == 1.0  # nothing behind it
     gestures.panel.review.toggles["label"].setChecked(True)
     assert prediction.opacity == 0.5
+
+
+def test_surfaces_keep_their_names_when_they_follow_an_edit(gestures: Gestures) -> None:
+    enter(gestures)
+    before = find_surface(gestures, "label")
+    gestures.session.fill_background(3, 0)
+    gestures.qtbot.waitUntil(lambda: find_surface(gestures, "label") is not before, timeout=20_000)
+    wait_for_surfaces(gestures)
+    names = {layer.name for layer in gestures.panel.layers.find_layers("surface")}
+    assert names == {"label (3D)", "prediction (3D)"}
