@@ -1,6 +1,7 @@
 # make demo   the whole loop on a synthetic cohort; leaves pictures, masks and a report in demo-output
 # make test   all checks and tests; what continuous integration runs
 # make lint   ruff, mypy and codespell alone
+# make reference  the generated parts of the pages in docs/, after options, settings or events changed
 # make docs   the documentation in site/; warnings are errors
 # Both set everything up on a fresh machine: a virtual environment with pinned packages and, as root
 # on Debian or Ubuntu, the system libraries that a window needs.
@@ -18,7 +19,7 @@ SYSTEM_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libglib2.0-0 libxkb
 	libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-xinerama0 \
 	libxcb-shape0 libxcb-cursor0 libdbus-1-3 libfontconfig1 fonts-dejavu-core
 
-.PHONY: demo test lint format docs system clean
+.PHONY: demo test lint format reference docs system clean
 
 demo: $(VENV)/.installed system
 	test ! -e $(DEMO_OUT)/.napari-dycon-demo || rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
@@ -40,6 +41,9 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+reference: $(VENV)/.installed-dev
+	$(BIN)/python docs/hooks.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

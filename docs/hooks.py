@@ -1,7 +1,10 @@
-"""MkDocs hook: fill pages with what the code and the benchmark files say.
+"""Parts of pages that are generated from the code and the benchmark files.
 
-A line ``<!-- generated: NAME -->`` in a page is replaced by the Markdown that ``GENERATORS[NAME]``
-returns, so that the reference cannot drift from the program.
+What is between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->`` is the Markdown that
+``GENERATORS[NAME]`` returns, so that the reference cannot drift from the program. It is stored in
+the pages, which can be read without building the site: ``python docs/hooks.py`` writes it anew, and
+a test checks that it is current. A marker without an end, of a file at the top of the repository,
+is replaced when MkDocs builds the site.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import ast
 import inspect
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import UnionType
@@ -18,6 +22,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+BLOCK = re.compile(
+    r"^<!-- generated: ([a-z-]+) -->\n(?:.*?\n)?<!-- end of \1 -->$", re.MULTILINE | re.DOTALL
+)
 
 # Links of the files at the top of the repository, as the site's pages name their targets.
 LINKS = {
@@ -31,7 +38,38 @@ LINKS = {
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page; called by MkDocs."""
-    return MARKER.sub(lambda match: GENERATORS[match[1]](), markdown)
+    return MARKER.sub(lambda match: GENERATORS[match[1]](), _replace_blocks(markdown, "{text}"))
+
+
+def update_page(markdown: str) -> str:
+    """Return a page with its generated parts as they should be now."""
+    return _replace_blocks(
+        markdown, "<!-- generated: {name} -->\n\n{text}\n\n<!-- end of {name} -->"
+    )
+
+
+def _replace_blocks(markdown: str, template: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        text = GENERATORS[match[1]]().strip()
+        return template.replace("{name}", match[1]).replace("{text}", text)
+
+    return BLOCK.sub(replace, markdown)
+
+
+def list_pages() -> list[Path]:
+    """List the pages of the documentation."""
+    return sorted((ROOT / "docs").rglob("*.md"))
+
+
+def update_pages() -> list[Path]:
+    """Write the generated parts of all pages anew; returns the pages that changed."""
+    changed = []
+    for page in list_pages():
+        before = page.read_text(encoding="utf-8")
+        if (after := update_page(before)) != before:
+            page.write_text(after, encoding="utf-8", newline="\n")
+            changed.append(page)
+    return changed
 
 
 def make_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -59,8 +97,10 @@ def document_commands() -> str:
         usage = [f"napari-dycon {name}"]
         usage += [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
         usage += [f"{p.opts[-1]} {p.metavar or p.name.upper()}" for p in options if p.required]
-        parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
+        text, _, example = inspect.cleandoc(command.help or "").partition("Example: ")
+        parts += [f"## {name}", "", text.strip(), ""]
         parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
+        parts += ["Example:", "", "```bash", example.strip(), "```", ""] if example else []
         if arguments:
             meanings = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
             parts += [make_table(["argument", "meaning"], meanings), ""]
@@ -355,3 +395,8 @@ GENERATORS: dict[str, Callable[[], str]] = {
     "training-time": document_training_time_results,
     "window": document_window_results,
 }
+
+
+if __name__ == "__main__":
+    for path in update_pages():
+        sys.stdout.write(f"Updated {path.relative_to(ROOT)}\n")

@@ -2,8 +2,7 @@
 
 All exceptions that this package raises on purpose derive from :class:`DyconError`, so that the
 window or a command can show one line instead of a traceback. A message contains what was found,
-what was expected and what to do. None of them derives from ``RuntimeError``, which superqt's
-background workers ignore.
+what was expected and what to do.
 
 ::
 

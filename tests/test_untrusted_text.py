@@ -83,7 +83,8 @@ def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> No
     run = project.runs.create("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
-    (out,) = export(project, "report", tmp_path / "out", ExportOptions(run=run.id)).written
+    out = export(project, "report", tmp_path / "out", ExportOptions(run=run.id)).document
+    assert out is not None
     text = out.read_text("utf-8")
     found = Page()
     found.feed(text)

@@ -7,7 +7,7 @@ the main thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, Protocol, TypeVar
 
 from napari_dycon.core.crash_report import describe_error
@@ -137,7 +137,7 @@ class InlineTaskRunner:
         return ended.set
 
 
-def errors_as_events(events: Iterator[Event]) -> Iterator[Event]:
+def errors_as_events(events: Iterator[Event]) -> Generator[Event, None, None]:
     """Convert an error of an event iterator into a final ``failed`` event."""
     try:
         yield from events

@@ -21,6 +21,7 @@ from napari_dycon.cli.export import export
 from napari_dycon.cli.help import Command, Group, build_help
 from napari_dycon.cli.predict import predict
 from napari_dycon.cli.project import cases, gui, new
+from napari_dycon.cli.runs import runs
 from napari_dycon.cli.train import train
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.errors import DyconError
@@ -90,5 +91,5 @@ def root(  # noqa: D103 - a docstring would replace the help text of the program
     pass
 
 
-for command in (demo, gui, new, cases, train, predict, evaluate, export):
+for command in (demo, gui, new, cases, train, runs, predict, evaluate, export):
     app.command(cls=Command, help=build_help(command))(command)

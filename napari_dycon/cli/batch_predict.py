@@ -15,6 +15,7 @@ from napari_dycon.engine.inference.predict_scans import predict_cases, predict_f
 from napari_dycon.errors import DyconError, EngineError, UserError
 from napari_dycon.project.importing.case_import import is_scan_specific
 from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.prediction_origin import PredictionOrigin
 from napari_dycon.project.runs.events import Event, SkippedEvent
 from napari_dycon.project.store import Project
 
@@ -50,6 +51,7 @@ def predict_case_batch(
     failures: list[FailedPrediction],
     on_note: OnNote,
     progress: PredictionProgress | None = None,
+    origin: PredictionOrigin | None = None,
 ) -> Iterator[Event]:
     """Predict cases with ``predict_cases``; cases that fail are added to ``failures``.
 
@@ -66,7 +68,7 @@ def predict_case_batch(
     events = predict_cases(
         project, run_id, model, cases, device, dtype, progress=progress,
         on_error=lambda case, error: failures.append(build_failure_or_raise(case, error)),
-        on_labeled_error=report_labeled_failure,
+        on_labeled_error=report_labeled_failure, origin=origin,
     )  # fmt: skip
     yield from events
     if cases and len(failures) == len(cases):
@@ -84,6 +86,7 @@ def predict_file_batch(
     failures: list[FailedPrediction],
     on_note: OnNote,
     progress: PredictionProgress | None = None,
+    origin: PredictionOrigin | None = None,
 ) -> Iterator[Event]:
     """Predict scans with ``predict_files``; scans that fail are added to ``failures``.
 
@@ -97,6 +100,7 @@ def predict_file_batch(
     yield from predict_files(
         scans, out, model, device, dtype, resample=resample, on_note=on_note, progress=progress,
         on_error=lambda name, error: failures.append(build_failure_or_raise(name, error)),
+        origin=origin,
     )  # fmt: skip
     if scans and len(failures) == len(scans):
         raise failures[0].error

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from napari_dycon.cli.console import make_progress_bar, print_json, print_status, print_table
-from napari_dycon.cli.options import JsonOption
+from napari_dycon.cli.options import JsonOption, split_names
 from napari_dycon.cli.tables import build_evaluation_table
-from napari_dycon.engine.evaluation.formatting import MISSED_NOTE, has_missed_structures
+from napari_dycon.core.atomic import write_bytes
+from napari_dycon.engine.evaluation.formatting import (
+    METRIC_COLUMNS,
+    MISSED_NOTE,
+    has_missed_structures,
+)
+from napari_dycon.errors import UserError
+from napari_dycon.exports.csv_table import encode_csv, escape_formula, format_csv
+from napari_dycon.project.prediction_origin import count_origins
+
+CSV_COLUMNS = ("case", "class", "name", *(column.key for column in METRIC_COLUMNS), "missed")
+DIGITS = 6  # of numbers in the CSV file
 
 
 def evaluate(
@@ -18,6 +30,18 @@ def evaluate(
     references: Annotated[
         Path, typer.Argument(help="Folder of reference masks with the same file names.")
     ],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names of the classes 1, 2, ..., separated by commas. Default: as recorded with "
+            "the predictions, in a dataset.json, or in the project of the folders.",
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write the metrics of each case to a CSV file."),
+    ] = None,
     num_classes: Annotated[
         int | None,
         typer.Option(
@@ -33,9 +57,15 @@ def evaluate(
     """Compare predicted masks with reference masks.
 
     Reports Dice, Jaccard, HD95 and ASD in mm, volumes in ml, and calibration.
+
+    Cases whose files do not fit each other are left out and listed at the end. The exit code is
+    then 2.
     """
+    from napari_dycon.engine.evaluation.class_names import find_class_names
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
+    if csv is not None:
+        _check_csv(csv)
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Comparing", total=None)
         result = evaluate_folders(
@@ -45,12 +75,67 @@ def evaluate(
                 task, completed=done, total=total, description=f"Compared {name}"
             ),
             n_structures=num_classes,
+            keep_errors=True,
         )
+    if classes is None:
+        names = find_class_names(predictions, references)
+    else:
+        names = dict(enumerate(split_names(classes), start=1))
+    if csv is not None:
+        write_bytes(csv, encode_csv(_format_csv(result, names)))
+    origins = count_origins(predictions / f"{name}.nii.gz" for name in result["cases"])
     if as_json:
-        print_json(result)
-        return
-    print_table(build_evaluation_table(result))
+        known = {str(value): names[value] for value in result["classes"] if value in names}
+        print_json({**result, "names": known, "runs": origins})
+    else:
+        _show_result(result, names, origins)
+        if csv is not None:
+            print_status(f"Wrote {csv}")
+    _raise_if_any_failed(result)
+
+
+def _show_result(
+    result: Mapping[str, Any], names: Mapping[int, str], origins: Mapping[str, int]
+) -> None:
+    print_table(build_evaluation_table(result, names))
+    if len(origins) == 1:
+        print_status(f"Predicted by {next(iter(origins))}.")
+    elif origins:
+        counts = ", ".join(f"{count} by {run}" for run, count in origins.items())
+        print_status(f"The predictions are of different runs: {counts}. Their means mix them.")
     if has_missed_structures(result):
         print_status(MISSED_NOTE)
     for line in result["warnings"]:
         print_status(line)
+
+
+def _raise_if_any_failed(result: Mapping[str, Any]) -> None:
+    """List the cases that could not be compared, and end with an error."""
+    failed = result["failed"]
+    if not failed:
+        return
+    for name, reason in failed.items():
+        print_status(f"{name} was left out: {reason}")
+    total = len(failed) + result["summary"]["cases"]
+    raise UserError(f"{len(failed)} of {total} cases could not be compared; the others were.")
+
+
+def _check_csv(path: Path) -> None:
+    """Reject a file that cannot be written, before anything is computed."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"{path} cannot be written: expected a file in an existing folder.")
+    if path.suffix.lower() in (".gz", ".nii", ".nrrd", ".mha", ".json"):
+        raise UserError(f"{path} is no name of a CSV file; expected one such as metrics.csv.")
+
+
+def _format_csv(result: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    """Format the metrics of each case and class, one row each."""
+    rows = []
+    for case, scores_of_case in result["cases"].items():
+        for value, scores in scores_of_case["classes"].items():
+            metrics = [scores[column.key] for column in METRIC_COLUMNS]
+            numbers = ["" if number is None else round(number, DIGITS) for number in metrics]
+            name = escape_formula(names.get(int(value), ""))
+            missed = "yes" if scores["missed"] else "no"
+            rows.append([escape_formula(case), value, name, *numbers, missed])
+    return format_csv(CSV_COLUMNS, rows)

@@ -47,6 +47,15 @@ IncludeUnreviewedOption = Annotated[
         help="Also export predictions that were not accepted, alone and in unannotated voxels.",
     ),
 ]
+DatasetIdOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=999,
+        metavar="N",
+        help="Number of an nnU-Net dataset. Default: the first one that is free in the folder.",
+    ),
+]
 
 
 def export(
@@ -85,6 +94,7 @@ def export(
             "--keep-identity", help="Keep the patient's name, ID and dates in DICOM files."
         ),
     ] = False,
+    dataset_id: DatasetIdOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export masks, an nnU-Net dataset, a trained model or a report.
@@ -106,6 +116,7 @@ def export(
         uncertainty=uncertainty,
         keep_identity=keep_identity,
         codes=parse_codes(opened, dicom_code) if dicom_code else None,
+        dataset_id=dataset_id,
     )
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)
@@ -134,12 +145,15 @@ def _show_result(result: ExportResult, out: Path) -> None:
     for path in result.written:
         shown = out if path == result.out else out / path.relative_to(result.out)
         typer.echo(escape_control_characters(f"Wrote {shown}"))
+    for line in result.details:
+        print_status(line)
 
 
 def _to_json(format_: str, result: ExportResult) -> dict[str, Any]:
     return {
         "format": format_,
         "written": [str(path) for path in result.written],
+        "details": list(result.details),
         "cases": [
             {
                 "case": mask.case,

@@ -17,6 +17,7 @@ EXAMPLES = {
     "new": "napari-dycon new my-project --images scans --labels labels --classes liver,tumor",
     "cases": "napari-dycon cases my-project --validation scan-07",
     "train": "napari-dycon train my-project --time-limit 10m",
+    "runs": "napari-dycon runs my-project",
     "predict": "napari-dycon predict my-project --images new-scans --out masks",
     "evaluate": "napari-dycon evaluate masks reference-masks",
     "export": "napari-dycon export my-project --format nifti --out masks",

@@ -23,11 +23,13 @@ from napari_dycon.cli.options import (
     parse_case_ids,
 )
 from napari_dycon.cli.prediction_display import show_predictions
+from napari_dycon.cli.runs import describe_choice
 from napari_dycon.core.atomic import abandon_writes
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.wording import format_count
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.errors import DyconError, UserError
+from napari_dycon.project.runs.events import PredictionStartedEvent, PredictionSummaryEvent
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from napari_dycon.engine.checkpoints.model_file import TrainedModel
     from napari_dycon.project.importing.case_import import OnSkip
     from napari_dycon.project.importing.discovery import Scan
+    from napari_dycon.project.prediction_origin import PredictionOrigin
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
@@ -72,6 +75,12 @@ class PredictionInputs:
     def count(self) -> int:
         """Number of scans to predict."""
         return len(self.case_ids if self.scans is None else self.scans)
+
+    @property
+    def masks(self) -> list[Path]:
+        """Masks that will be written."""
+        names = self.case_ids if self.scans is None else [scan.name for scan in self.scans]
+        return [self.folder / f"{name}.nii.gz" for name in names]
 
 
 def predict(
@@ -110,14 +119,11 @@ def predict(
     opened = open_project(project)
     chosen = opened.runs.get(run)
     inputs = _resolve_inputs(opened, chosen, images, cases, out)
-    if not as_json:
-        what = format_count(inputs.count, "case" if inputs.scans is None else "scan")
-        print_status(f"Predicting {what} with run {chosen.id}")
-    failures = _predict_inputs(opened, chosen, inputs, device, resample, as_json, preliminary)
-    if not as_json:
-        count = format_count(inputs.count - len(failures), "prediction")
-        text = f"{count} of run {chosen.id} in {inputs.folder}"
-        typer.echo(escape_control_characters(text))
+    origin = _report_start(opened, chosen, inputs, as_json, is_default=run is None)
+    failures = _predict_inputs(
+        opened, chosen, inputs, device, resample, as_json, preliminary, origin
+    )
+    _report_end(chosen, inputs, failures, as_json)
     from napari_dycon.cli.batch_predict import FailedPrediction, summarize_failures
 
     all_failures = [FailedPrediction(*one) for one in inputs.incomplete] + failures
@@ -126,6 +132,57 @@ def predict(
         raise summarize_failures(all_failures, inputs.count + len(inputs.incomplete))
     if end_with_input:
         _end_now(0)
+
+
+def _report_start(
+    project: Project, run: Run, inputs: PredictionInputs, as_json: bool, *, is_default: bool
+) -> PredictionOrigin:
+    """Say which run predicts and which files it replaces; returns the record of the predictions."""
+    from napari_dycon.project.prediction_origin import build_origin, count_replaced
+    from napari_dycon.project.runs.run_facts import read_run_facts
+
+    facts = read_run_facts(run)
+    origin = build_origin(run, facts, project.classes)
+    replaced = count_replaced(inputs.masks, origin)
+    if as_json:
+        event = PredictionStartedEvent(
+            run=run.id,
+            is_default=is_default,
+            step=facts.steps,
+            trained=facts.trained,
+            dice=facts.dice,
+            total=inputs.count,
+            folder=str(inputs.folder),
+            replaced=replaced,
+        )
+        print_event(event)
+        return origin
+    what = format_count(inputs.count, "case" if inputs.scans is None else "scan")
+    first = f"Predicting {what} with run {run.id}"
+    for line in (first, *describe_choice(project, run, is_default=is_default)):
+        print_status(line)
+    for description, count in replaced.items():
+        what = format_count(count, "prediction")
+        print_status(f"Replacing {what} of {description} in {inputs.folder}.")
+    return origin
+
+
+def _report_end(
+    run: Run, inputs: PredictionInputs, failures: Sequence[FailedPrediction], as_json: bool
+) -> None:
+    """Say how many predictions were written, and where."""
+    n_predicted = inputs.count - len(failures)
+    if as_json:
+        n_failed = len(failures) + len(inputs.incomplete)
+        folder = str(inputs.folder)
+        print_event(
+            PredictionSummaryEvent(
+                run=run.id, folder=folder, predicted=n_predicted, failed=n_failed
+            )
+        )
+        return
+    text = f"{format_count(n_predicted, 'prediction')} of run {run.id} in {inputs.folder}"
+    typer.echo(escape_control_characters(text))
 
 
 def _end_with_input() -> None:
@@ -206,6 +263,7 @@ def _predict_inputs(
     resample: bool,
     as_json: bool,
     n_preliminary: int,
+    origin: PredictionOrigin,
 ) -> list[FailedPrediction]:
     """Predict and show the progress; returns scans that failed.
 
@@ -237,12 +295,12 @@ def _predict_inputs(
         if inputs.scans is not None:
             events = predict_file_batch(
                 inputs.scans, inputs.folder, model, device, dtype, resample=resample,
-                failures=failures, on_note=print_status, progress=progress,
+                failures=failures, on_note=print_status, progress=progress, origin=origin,
             )  # fmt: skip
         else:
             events = predict_case_batch(
                 project, run.id, model, inputs.case_ids, device, dtype, failures=failures,
-                on_note=print_status, progress=progress,
+                on_note=print_status, progress=progress, origin=origin,
             )  # fmt: skip
         try:
             for event in events:
@@ -283,10 +341,13 @@ def check_output_folder(scans: list[Scan], folder: Path, project: Project) -> No
     """Reject an output folder in which results would replace scans, labels or predictions."""
     from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
     from napari_dycon.io import get_scan_file
+    from napari_dycon.project.prediction_origin import check_record_path
 
     check_folder(folder, project)
     scan_paths = list_scan_files(project) | {
         get_scan_file(path).resolve() for scan in scans for path in scan.images
     }
     for scan in scans:
-        check_target(folder / f"{scan.name}.nii.gz", scan_paths)
+        mask = folder / f"{scan.name}.nii.gz"
+        check_target(mask, scan_paths)
+        check_record_path(mask)

@@ -22,6 +22,7 @@ from napari_dycon.errors import UserError
 if TYPE_CHECKING:
     from napari_dycon.project.importing.case_import import SkippedScan
     from napari_dycon.project.models import Split
+    from napari_dycon.project.store import Project
 
 
 def gui(
@@ -102,11 +103,19 @@ def new(
         print_status(scan.message)
 
 
+def _describe_validation_cases(project: Project) -> str:
+    names = [case.id for case in project.cases if case.split == "validation"]
+    return f"Validation cases are now: {', '.join(names)}." if names else "No validation cases."
+
+
 def cases(
     project: ProjectPath,
     validation: Annotated[
         str | None,
-        typer.Option(metavar="IDS", help="Use these cases for validation only."),
+        typer.Option(
+            metavar="IDS",
+            help="Use these cases for validation only, in addition to those chosen before.",
+        ),
     ] = None,
     training: Annotated[
         str | None, typer.Option(metavar="IDS", help="Use these cases for training.")
@@ -116,7 +125,8 @@ def cases(
     """List the cases of a project, and choose those that are used for validation only.
 
     Validation cases are never trained on. They measure the progress of training and calibrate the
-    uncertainty; one or two labeled cases are enough.
+    uncertainty; one or two labeled cases are enough. --validation adds to those chosen before;
+    --training takes cases back.
     """
     opened = open_project(project)
     splits: dict[str, Split] = {}
@@ -133,4 +143,5 @@ def cases(
 
         for note in change_splits(opened, splits):
             print_status(note.text)
+        print_status(_describe_validation_cases(opened))
     show_cases(opened, as_json)

@@ -65,18 +65,20 @@ def show_cases(
     print_table(table)
 
 
-def build_evaluation_table(result: Mapping[str, Any]) -> Table:
-    """Build the table of a result of ``evaluate_folders``."""
+def build_evaluation_table(
+    result: Mapping[str, Any], names: Mapping[int, str] | None = None
+) -> Table:
+    """Build the table of a result of ``evaluate_folders``; ``names`` of classes by value."""
     summary = result["summary"]
     table = Table(
         title=f"{format_count(summary['cases'], 'case')}, mean foreground Dice "
-        f"{summary['mean_dice']:.4f} ± {summary['sd_dice']:.4f}"
+        f"{summary['mean_dice']:.3f} ± {summary['sd_dice']:.3f}"
     )
     for column in CASE_COLUMNS:
         table.add_column(column, justify="left", no_wrap=True)
     for metric in METRIC_COLUMNS:
         table.add_column(metric.title, justify="right", no_wrap=True)
-    for row in format_evaluation_rows(result):
+    for row in format_evaluation_rows(result, names):
         table.add_row(*map(plain_cell, row), style="bold" if row[0] == "mean" else None)
     if lines := describe_uncertainty(summary):
         table.caption = "\n".join(lines)

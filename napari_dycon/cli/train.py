@@ -29,7 +29,7 @@ from napari_dycon.engine.config import (
 from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.case_counts import count_cases
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, FinishedEvent
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
@@ -155,7 +155,7 @@ def train(
     # A resumed run keeps the cases of its start, whatever their status is now.
     counts = "" if run is not None else count_cases(opened.cases).describe()
     try:
-        show_training(events, as_json, counts)
+        show_training(_fail_without_steps(events), as_json, counts)
     except DyconError as error:
         if run is None or not _writes_to_log(run):
             raise
@@ -171,6 +171,15 @@ def _train(project: Project, config: TrainConfig, run: Run | None) -> Iterator[E
     from napari_dycon.engine.training.run import train as train_events
 
     yield from train_events(project, config, run, elapsed_s=time.monotonic() - begin)
+
+
+def _fail_without_steps(events: Iterator[Event]) -> Iterator[Event]:
+    """Yield the events of a run; exit with code 1 if it ended before it learned anything."""
+    event: Event | None = None
+    for event in events:
+        yield event
+    if isinstance(event, FinishedEvent) and not event.step:
+        raise typer.Exit(1)
 
 
 def _writes_to_log(run: Run) -> bool:

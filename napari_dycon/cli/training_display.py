@@ -22,13 +22,19 @@ from napari_dycon.project.runs.events import (
     Phase,
     PhaseEvent,
     ResumedEvent,
+    SemiSupervisedEvent,
     StartedEvent,
     StepEvent,
     StoppedEvent,
     ValidationEvent,
     WarningEvent,
 )
-from napari_dycon.project.runs.phase_text import describe_phase
+from napari_dycon.project.runs.phase_text import (
+    DICE,
+    VALIDATION_DICE,
+    describe_phase,
+    describe_semi_supervised,
+)
 
 MIN_LINE_INTERVAL_S, MAX_LINE_INTERVAL_S = 5.0, 60.0  # between lines outside a terminal
 LINE_INTERVAL_FRACTION = 1 / 60  # of the time so far, so that long runs do not fill a log file
@@ -151,12 +157,16 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
             )
             return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
-            dice = "no case could be evaluated" if event.mean is None else f"Dice {event.mean:.4f}"
+            dice = (
+                "no case could be evaluated" if event.mean is None else f"{DICE} {event.mean:.3f}"
+            )
             return f"Validation at step {event.step}: {dice}"
+        case SemiSupervisedEvent():
+            return describe_semi_supervised(event)
         case WarningEvent():
             return event.message
         case FinishedEvent() | StoppedEvent():
-            dice = f", validation Dice {event.dice:.4f}" if event.dice is not None else ""
+            dice = f", {VALIDATION_DICE} {event.dice:.3f}" if event.dice is not None else ""
             return (
                 f"{event.event.capitalize()} at step {event.step} after {event.elapsed_s:.0f} s"
                 f"{dice}. Run {run}{_next_step_hint(event, run)}"
@@ -166,7 +176,7 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
 
 def _next_step_hint(event: FinishedEvent | StoppedEvent, run: str) -> str:
     if not event.step:
-        return " has not been trained yet."
+        return f" has not been trained yet. To train it, use --resume {run} and more time."
     if isinstance(event, StoppedEvent):
         return f" can be used for prediction, or resumed with --resume {run}."
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir, temporary_path, write_json
 from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
+from napari_dycon.core.wording import format_count
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, is_probably_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
@@ -30,6 +32,8 @@ from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.store import Project
 
 FILE_SUFFIX = ".nii.gz"
+SPLITS_FILE = "splits_final.json"
+MAX_DATASET_ID = 999
 RESERVED_LABELS = ("background", "ignore")  # label names reserved by nnU-Net
 
 
@@ -86,6 +90,35 @@ def write_nnunet(
     return folder
 
 
+def find_free_dataset_id(out: Path) -> int:
+    """Return the lowest number that no dataset in a folder has; 1 if all are taken."""
+    return next((n for n in range(1, MAX_DATASET_ID + 1) if not _list_datasets(out, n)), 1)
+
+
+def describe_dataset(folder: Path, dataset_id: int) -> list[str]:
+    """Describe a dataset that was written, and how nnU-Net uses it."""
+    counts = [sum(1 for _ in (folder / name).iterdir()) for name in ("labelsTr", "imagesTs")]
+    n_labels, n_files = counts
+    texts = [f"{format_count(n_labels, 'case')} with labels in imagesTr and labelsTr"]
+    if n_files:
+        texts.append(f"{format_count(n_files, 'file')} of cases without labels in imagesTs")
+    lines = [f"{', '.join(texts)}."]
+    if (folder / SPLITS_FILE).exists():
+        lines.append(
+            f"{SPLITS_FILE} has the validation cases: copy it to "
+            f"nnUNet_preprocessed/{folder.name} to use it."
+        )
+    lines.append(
+        f"Next: nnUNet_raw={shlex.quote(str(folder.parent))} nnUNetv2_plan_and_preprocess "
+        f"-d {dataset_id}"
+    )
+    return lines
+
+
+def _list_datasets(out: Path, dataset_id: int) -> list[str]:
+    return sorted(path.name for path in out.glob(f"Dataset{dataset_id:03d}*"))
+
+
 def _write_cases(
     folder: Path, project: Project, values: dict[int, int], on_progress: ItemProgressCallback | None
 ) -> None:
@@ -139,7 +172,7 @@ def _write_cases(
         for key, split in (("train", "train"), ("val", "validation"))
     }
     if all(split_ids.values()):
-        write_json(folder / "splits_final.json", [split_ids])
+        write_json(folder / SPLITS_FILE, [split_ids])
 
 
 def _build_description(
@@ -172,15 +205,14 @@ def _build_description(
 
 
 def _get_dataset_folder(out: Path, dataset_id: int, name: str) -> Path:
-    if not 1 <= dataset_id <= 999:
+    if not 1 <= dataset_id <= MAX_DATASET_ID:
         raise ConfigError(f"Expected an nnU-Net dataset number from 1 to 999, found {dataset_id}.")
-    prefix = f"Dataset{dataset_id:03d}"
-    if existing := sorted(path.name for path in out.glob(f"{prefix}*")):
+    if existing := _list_datasets(out, dataset_id):
         raise UserError(
             f"{out} already contains {existing[0]}, and nnU-Net dataset numbers must be unique. "
-            "Choose another number or another folder."
+            f"Choose another number, such as {find_free_dataset_id(out)}, or another folder."
         )
-    return out / f"{prefix}_{_ascii_name(name).strip('_-') or 'project'}"
+    return out / f"Dataset{dataset_id:03d}_{_ascii_name(name).strip('_-') or 'project'}"
 
 
 def _consecutive_values(classes: Sequence[ClassInfo]) -> dict[int, int]:

@@ -30,6 +30,7 @@ class ExportOptions:
     keep_identity : copy the patient's name, ID and dates from the series to DICOM files
     codes : coded terms of DICOM segmentations by class value; by default, terms are suggested by
         the class names
+    dataset_id : number of an nnU-Net dataset, 1 to 999; by default the first free one
     """
 
     source: str = "auto"  # one of ``MaskSource``
@@ -40,6 +41,7 @@ class ExportOptions:
     uncertainty: bool = False
     keep_identity: bool = False
     codes: Mapping[int, Code] | None = None
+    dataset_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.source not in get_args(MaskSource):

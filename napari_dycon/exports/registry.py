@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
 from napari_dycon.exports.masks import export_masks
-from napari_dycon.exports.nnunet import write_nnunet
+from napari_dycon.exports.nnunet import describe_dataset, find_free_dataset_id, write_nnunet
 from napari_dycon.exports.options import ExportOptions
-from napari_dycon.exports.report.write import write_report
+from napari_dycon.exports.report.write import CSV_NAME, write_report
 from napari_dycon.exports.result import ExportResult
 from napari_dycon.io.dicom.terminology import Code, search
 from napari_dycon.project.store import Project
@@ -92,11 +93,13 @@ def _export_masks(
 def _export_nnunet(
     project: Project,
     out: Path,
-    _options: ExportOptions,
+    options: ExportOptions,
     on_progress: ItemProgressCallback | None,
     _on_note: OnNote | None,
 ) -> ExportResult:
-    return ExportResult(out, [write_nnunet(project, out, on_progress=on_progress)])
+    number = options.dataset_id or find_free_dataset_id(out)
+    folder = write_nnunet(project, out, dataset_id=number, on_progress=on_progress)
+    return ExportResult(out, [folder], details=describe_dataset(folder, number))
 
 
 def _export_bundle(
@@ -118,7 +121,11 @@ def _export_bundle(
         classes=project.classes,
         channels=project.channels,
     )
-    return ExportResult(out, [folder])
+    details = [
+        f"The bundle has the networks of run {run.id}. It uses no labeled scans as atlases, so "
+        "that predictions of napari-dycon can differ."
+    ]
+    return ExportResult(out, [folder], details=details)
 
 
 def _export_report(
@@ -129,7 +136,10 @@ def _export_report(
     _on_note: OnNote | None,
 ) -> ExportResult:
     page = write_report(project, out, run=options.run, cases=options.cases, on_progress=on_progress)
-    return ExportResult(out, [page])
+    count = len(project.cases if options.cases is None else options.cases)
+    cases = format_count(count, "case")
+    details = [f"{page.name} describes {cases}; {CSV_NAME} has the numbers."]
+    return ExportResult(out, [page, page.with_name(CSV_NAME)], details=details)
 
 
 EXPORTERS: dict[str, Exporter] = {

@@ -53,12 +53,14 @@ class ExportResult:
     out : output folder
     written : the files or the folder written, without ``origins.csv``
     masks, left_out : of formats with one mask per case
+    details : sentences on what was written, of other formats
     """
 
     out: Path
     written: list[Path]
     masks: Sequence[ExportedMask] = ()
     left_out: Sequence[LeftOutCase] = field(default=())
+    details: Sequence[str] = ()
 
     @property
     def document(self) -> Path | None:

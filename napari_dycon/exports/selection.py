@@ -1,7 +1,7 @@
 """Which cases an export of masks includes, and what the mask of each is.
 
-A mask is drawn by a person, predicted by a network, or both. Cases in progress and predictions that
-were not reviewed are exported only on request.
+A mask is drawn by a person, imported, predicted by a network, or several of these. Cases in
+progress and predictions that were not reviewed are exported only on request.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArra
 from napari_dycon.errors import DyconError
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.project.acceptances import is_accepted
+from napari_dycon.project.imported_labels import get_import_state, was_imported
 from napari_dycon.project.models import Case, Status
 from napari_dycon.project.store import Project
 
@@ -26,6 +27,8 @@ class MaskOrigin(enum.StrEnum):
     """What a mask is made of, as shown to the user and written to files."""
 
     DRAWN = "drawn"
+    IMPORTED = "imported"
+    CHANGED = "imported, then changed"
     ACCEPTED = "accepted prediction"
     CORRECTED = "corrected prediction"
     COMPLETED = "drawn in part, rest from prediction"
@@ -174,7 +177,10 @@ def _choose_run(project: Project, case: str, run: str | None) -> str | None:
 
 def _classify_label(project: Project, case: Case, read_labels: bool) -> MaskOrigin:
     """Classify a label; if it cannot be read, by the status of the case."""
-    by_status = MaskOrigin.PARTIAL if case.status is Status.IN_PROGRESS else MaskOrigin.DRAWN
+    is_imported = was_imported(project.path, case.id)
+    by_status = MaskOrigin.IMPORTED if is_imported else MaskOrigin.DRAWN
+    if case.status is Status.IN_PROGRESS:
+        by_status = MaskOrigin.PARTIAL
     if not read_labels or (
         by_status is MaskOrigin.DRAWN and not project.predictions.list_run_ids(case.id)
     ):
@@ -186,13 +192,18 @@ def _classify_label(project: Project, case: Case, read_labels: bool) -> MaskOrig
 
 
 def classify_label(project: Project, case: str, label: LabelArray) -> MaskOrigin:
-    """Determine whether a label is drawn, drawn in part, or comes from a prediction."""
+    """Determine whether a label is drawn, in part or whole, imported, or from a prediction."""
     if (label == UNANNOTATED).any():
         return MaskOrigin.PARTIAL
+    imported = get_import_state(project.path, case, label)
+    if imported == "unchanged":
+        return MaskOrigin.IMPORTED
     accepted = read_accepted_predictions(project, case, label)
     if any(np.array_equal(prediction, label) for prediction in accepted):
         return MaskOrigin.ACCEPTED
-    return MaskOrigin.CORRECTED if accepted else MaskOrigin.DRAWN
+    if accepted:
+        return MaskOrigin.CORRECTED
+    return MaskOrigin.CHANGED if imported else MaskOrigin.DRAWN
 
 
 def read_accepted_predictions(project: Project, case: str, label: LabelArray) -> list[LabelArray]:
@@ -236,7 +247,7 @@ def is_selected_by_default(mask: PlannedMask, source: str) -> bool:
         return False
     if source == "predictions":
         return True
-    is_finished = mask.origin in (MaskOrigin.DRAWN, MaskOrigin.ACCEPTED, MaskOrigin.CORRECTED)
+    is_finished = not (mask.origin.is_predicted or mask.origin.is_partial)
     return is_finished and mask.status is not Status.IN_PROGRESS
 
 

@@ -24,6 +24,7 @@ from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_images import read_grid
 from napari_dycon.project.editing.deleted_structures import read_deleted_values
 from napari_dycon.project.manifest import ManifestStore
+from napari_dycon.project.prediction_origin import PredictionOrigin
 from napari_dycon.project.runs.run_store import RunStore
 from napari_dycon.project.untrusted_model import UntrustedModel
 
@@ -43,6 +44,9 @@ class PredictionMetadata(UntrustedModel):
     )
     features: Annotated[list[Feature], Field(max_length=MAX_FEATURES)] | None = Field(
         default=None, description="Features of the scan, for active learning."
+    )
+    origin: PredictionOrigin | None = Field(
+        default=None, description="The run that made the prediction; missing in older projects."
     )
 
 
@@ -207,6 +211,10 @@ class PredictionStore:
     def list_run_ids(self, case_id: str) -> list[str]:
         """List the runs that predicted a case, the newest run first."""
         return [run.id for run in reversed(self._runs.list()) if self._exists(run.id, case_id)]
+
+    def count(self, run_id: str) -> int:
+        """Count the cases that a run has predicted."""
+        return sum(self._exists(run_id, case.id) for case in self._manifest.content.cases)
 
     def newest_run_ids(self) -> dict[str, str]:
         """Return the newest run that predicted each case, by case id."""

@@ -73,6 +73,7 @@ def test_an_export_names_the_file_that_it_wrote(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, _ = run("export", project.path, "--format", "report", "--out", "rep8")
-    assert (code, out) == (0, f"Wrote {Path('rep8') / 'report.html'}\n")
+    names = [Path("rep8") / name for name in ("report.html", "cases.csv")]
+    assert (code, out) == (0, "".join(f"Wrote {name}\n" for name in names))
     code, out, _ = run("export", project.path, "--format", "nnunet", "--out", "raw")
     assert (code, out) == (0, f"Wrote {Path('raw') / 'Dataset001_project'}\n")

@@ -131,8 +131,8 @@ def test_a_time_limit_with_a_space_is_accepted(run: Run, scans: Path, tmp_path: 
     project = tmp_path / "p"
     run("new", project, "--images", scans / "images", "--labels", scans / "labels")
     code, _, err = run("train", project, "--time-limit", "0.1 min", "--device", "cpu")
-    assert code == 0
     assert "Finished at step" in err  # how many steps depends on the load
+    assert code == (1 if "Finished at step 0" in err else 0)
     assert find_value(Project.open(project).runs.list()[-1].read_config(), "time_limit") == 6.0
 
 

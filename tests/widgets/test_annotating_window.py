@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from helpers.key_presses import press_key
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.project.runs.events import FinishedEvent, StartedEvent, StepEvent, ValidationEvent
+from napari_dycon.widgets.layers import overlays
 
 pytestmark = pytest.mark.gui
 
@@ -183,6 +186,32 @@ def test_the_difference_appears_and_follows_the_label(opened_panel: Any, qtbot: 
     viewer.layers["uncertainty"].visible = False
     assert not panel.review.toggles["uncertainty"].isChecked()
     assert panel.layers.visible == panel.layers.visible | {"difference": True, "uncertainty": False}
+
+
+def test_a_difference_that_is_computed_late_does_not_replace_a_newer_one(
+    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, panel = opened_panel
+    may_end, starts = threading.Event(), []
+
+    def compute(label: Any, prediction: Any) -> Any:
+        starts.append(label)
+        if len(starts) == 1:
+            may_end.wait(30)
+        return difference_map(label, prediction)
+
+    def is_empty() -> bool:
+        shown = panel.layers.find_layer("difference")
+        return shown is not None and not shown.data.any()
+
+    monkeypatch.setattr(overlays, "difference_map", compute)
+    panel.review.toggles["difference"].setChecked(True)
+    qtbot.waitUntil(lambda: bool(starts), timeout=20_000)
+    panel.session.accept_prediction()
+    qtbot.waitUntil(is_empty, timeout=20_000)
+    may_end.set()
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+    assert is_empty()
 
 
 def test_the_list_sorts_filters_and_shows_the_next_case(opened_panel: Any, qtbot: Any) -> None:

@@ -90,9 +90,9 @@ def test_the_table_shows_what_each_mask_is(panel: Any, qtbot: Any) -> None:
     rows = read_rows(dialog)
     nothing = ("unlabeled", "without label or prediction", None)
     assert rows == {
-        "scan-0": ("labeled", "drawn", True),
+        "scan-0": ("labeled", "imported", True),
         "scan-1": ("in progress", "drawn in part, rest from prediction", False),
-        "scan-2": ("reviewed", "drawn", True),
+        "scan-2": ("reviewed", "imported", True),
         "scan-3": ("unlabeled", "prediction only", False),
         "scan-4": nothing,
         "scan-5": nothing,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from napari_dycon.engine.config import make_config
 from napari_dycon.project.runs.events import Event, IdleEvent, StepEvent
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.window.task_runner import MAX_THREADS
 
 pytestmark = pytest.mark.gui
 ROLES = {"image", "label", "prediction", "uncertainty", "disagreement"}
@@ -294,30 +297,38 @@ def test_the_uncertainty_overlay_can_cover_the_complete_range(
 
 
 def test_many_tasks_leave_the_window_usable(window: Callable[[], Any], qtbot: Any) -> None:
-    """Qt scales pictures in threads of the pool that jobs are followed in."""
+    """Qt converts pictures in threads of its global pool, and waits for them."""
     from qtpy.QtCore import QSize, QThreadPool
     from qtpy.QtGui import QImage
 
     _, panel = window()
-    go_on = [True]
+    runner, count = panel.task_runner, 2 * MAX_THREADS
+    is_over = threading.Event()
 
     def events() -> Any:
-        import time
-
-        while go_on[0]:
-            time.sleep(0.02)
+        while not is_over.wait(0.02):
             yield IdleEvent()
 
-    for number in range(QThreadPool.globalInstance().maxThreadCount() + 1):
-        panel.task_runner.stream(f"job {number}", events(), lambda _: None)
-    qtbot.wait(300)
+    def compute() -> int:  # in Python, so that threads wait for each other
+        total = 0
+        while not is_over.is_set():
+            total += sum(range(1000))
+        return total
+
+    ended: list[int] = []
+    faulthandler.dump_traceback_later(60, exit=True)  # a window that waits for ever
+    for number in range(count):
+        runner.stream(f"job {number}", events(), lambda _: None)
+        runner.submit(compute, ended.append, pytest.fail)
+    qtbot.wait(100)
+    assert not runner.is_idle
+    assert QThreadPool.globalInstance().activeThreadCount() == 0
     image = QImage(QSize(2000, 2000), QImage.Format.Format_ARGB32)
     assert image.scaled(900, 900).width() == 900
-    answers: list[int] = []
-    panel.task_runner.submit(lambda: 1, answers.append, print)
-    qtbot.waitUntil(lambda: answers == [1], timeout=20_000)
-    go_on[0] = False
-    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+    is_over.set()
+    qtbot.waitUntil(lambda: runner.is_idle, timeout=20_000)
+    faulthandler.cancel_dump_traceback_later()
+    assert len(ended) == count
 
 
 def test_no_section_is_wider_than_the_panel(window: Callable[[], Any], qtbot: Any) -> None:

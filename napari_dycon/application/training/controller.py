@@ -25,6 +25,7 @@ from napari_dycon.application.training.status import (
     starting_text,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data.splits import describe_validation_only
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.project.runs.events import (
     Event,
@@ -83,6 +84,8 @@ class RunController:
         elif changes:
             config = config.with_changes(**changes)
         if not project.has_labeled_cases():
+            if validation := project.labeled_cases("validation"):
+                raise UserError(describe_validation_only([case.id for case in validation]))
             raise UserError(
                 "No case is labeled yet, and training needs at least one. Choose a case, paint "
                 "the structure, then mark the case as labeled."

@@ -6,6 +6,7 @@ The three sets are disjoint. Nothing here imports torch, so that reports can use
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SPLIT_FILE = "split.json"
 MAX_SPLIT_BYTES = 2**24  # of the file
+MAX_LISTED_CASES = 5
 
 
 def _check_case_id(value: str) -> str:
@@ -57,6 +59,9 @@ _CASE_SPLIT = TypeAdapter(CaseSplit)
 def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
     """Split the cases into labeled, unlabeled (none for a supervised run) and validation."""
     labeled = [case.id for case in project.labeled_cases("train")]
+    validation = [case.id for case in project.labeled_cases("validation")]
+    if not labeled and validation:
+        raise UserError(describe_validation_only(validation))
     if not labeled:
         raise UserError(
             "No case is labeled yet, but training needs at least one. Annotate a scan "
@@ -64,8 +69,18 @@ def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
         )
     uses_unlabeled = config.method != "supervised" and config.batch.unlabeled_size > 0
     unlabeled = [case.id for case in project.unlabeled_cases()] if uses_unlabeled else []
-    validation = [case.id for case in project.labeled_cases("validation")]
     return CaseSplit(labeled, unlabeled, validation, [c.value for c in project.classes])
+
+
+def describe_validation_only(cases: Sequence[str]) -> str:
+    """Explain why a project cannot be trained whose labeled cases are all for validation."""
+    some = ", ".join(cases[:MAX_LISTED_CASES]) + (", …" if len(cases) > MAX_LISTED_CASES else "")
+    what = f"The labeled case {some} is" if len(cases) == 1 else f"All labeled cases ({some}) are"
+    return (
+        f"{what} used for validation only, but training needs at least one other. Label another "
+        "case, or use one of these for training: right-click it in the window, or run "
+        f"napari-dycon cases PROJECT --training {cases[0]}"
+    )
 
 
 def save_case_split(state: Path, split: CaseSplit) -> None:

@@ -6,7 +6,6 @@ immediately and every case is scored on the same classes. Only one pair is in me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
-from napari_dycon.engine.evaluation.scan_detection import (
-    describe_scan_texture,
-    describe_scan_values,
+from napari_dycon.engine.evaluation.file_pairs import (
+    CaseErrors,
+    Pairs,
+    list_some,
+    match_files,
+    pluralize,
 )
 from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case, summarize
 from napari_dycon.errors import GeometryError, LabelError, UserError
-from napari_dycon.io import is_scan, read_label, read_volume, scan_name
+from napari_dycon.io import read_label, read_volume, scan_name
+from napari_dycon.io.scan_detection import (
+    describe_scan_texture,
+    describe_scan_values,
+)
 from napari_dycon.io.volume import Volume, grid_difference
-
-MAP_SUFFIXES = ("_uncertainty", "_disagreement")
-
-Pairs = dict[str, tuple[Path, Path]]  # prediction and reference by name
-
-
-@dataclass(frozen=True)
-class MatchedFiles:
-    """Files of two folders, matched by name.
-
-    Attributes
-    ----------
-    pairs : prediction and reference by name, sorted
-    missing : references without a prediction
-    warnings : sentences on files without a counterpart
-    """
-
-    pairs: Pairs
-    missing: list[str]
-    warnings: list[str]
 
 
 def evaluate_folders(
@@ -50,6 +36,7 @@ def evaluate_folders(
     on_progress: ItemProgressCallback | None = None,
     *,
     n_structures: int | None = None,
+    keep_errors: bool = False,
 ) -> dict[str, Any]:
     """Score every prediction against the reference of the same name.
 
@@ -62,12 +49,15 @@ def evaluate_folders(
     on_progress : called after each case with cases done, total cases, and its name
     n_structures : number of classes the network predicts, without background, where some of them
         occur in no file; uncertainty maps are relative to it, and so is the calibration error
+    keep_errors : whether cases whose files cannot be compared are left out; without it, or if no
+        case is left, the first error is raised
 
     Returns
     -------
     ``"cases"``: result of ``evaluate_case`` by name; ``"summary"``: see ``summarize``;
     ``"classes"``: all values except 0 in any of the files; ``"missing"``: references without a
-    prediction, not part of any mean; ``"warnings"``: sentences to show to the user
+    prediction, not part of any mean; ``"failed"``: reasons by name of the cases that could not be
+    compared; ``"warnings"``: sentences to show to the user
 
     Raises
     ------
@@ -81,13 +71,15 @@ def evaluate_folders(
     """
     matched = match_files(predictions, references)
     warnings = list(matched.warnings)
-    annotated, classes = _check_pairs(matched.pairs)
-    unannotated = sorted(set(matched.pairs) - set(annotated))
+    errors = CaseErrors(is_kept=keep_errors)
+    annotated, classes = _check_pairs(matched.pairs, errors)
+    unannotated = sorted(set(matched.pairs) - set(annotated) - set(errors.found))
     if unannotated:
         warnings.append(
-            f"{_pluralize(unannotated, 'reference')} without an annotated voxel (all are 255), "
-            f"left out: {_list_some(unannotated)}."
+            f"{pluralize(unannotated, 'reference')} without an annotated voxel (all are 255), "
+            f"left out: {list_some(unannotated)}."
         )
+    errors.raise_if_none_left(matched.pairs)
     if not annotated:
         raise LabelError(f"No reference in {references} has an annotated voxel: all are 255.")
     if not classes:
@@ -95,61 +87,17 @@ def evaluate_folders(
             f"Predictions in {predictions} and references in {references} are all 0: there is no "
             "class to score. Check that these are label files."
         )
-    cases = evaluate_pairs(annotated, classes, max(n_structures or 0, len(classes)), on_progress)
+    n_structures = max(n_structures or 0, len(classes))
+    cases = evaluate_pairs(annotated, classes, n_structures, on_progress, errors)
+    errors.raise_if_none_left(matched.pairs)
     return {
         "cases": cases,
         "summary": summarize(cases),
         "classes": classes,
         "missing": matched.missing,
+        "failed": {name: str(error) for name, error in errors.found.items()},
         "warnings": warnings,
     }
-
-
-def match_files(predictions: Path, references: Path) -> MatchedFiles:
-    """Match predictions with references by name.
-
-    Raises
-    ------
-    UserError
-        A folder is missing or empty, both are the same, or no prediction has a reference.
-    """
-    prediction_paths = _find_label_files(predictions, "predictions")
-    reference_paths = _find_label_files(references, "references")
-    if predictions.samefile(references):
-        raise UserError(
-            f"{predictions} is given both for the predictions and for the references; expected two "
-            "folders."
-        )
-    unmatched = sorted(set(prediction_paths) - set(reference_paths))
-    missing = sorted(set(reference_paths) - set(prediction_paths))
-    pairs = {
-        name: (prediction_paths[name], reference_paths[name])
-        for name in sorted(set(prediction_paths) & set(reference_paths))
-    }
-    if not pairs:
-        raise UserError(
-            f"No prediction in {predictions} has a reference of the same name in {references}; "
-            f"found for instance {_list_some(unmatched, 1)} and "
-            f"{_list_some(sorted(reference_paths), 1)}. Expected files with the same names."
-        )
-    warnings = []
-    if _has_maps(references) and not _has_maps(predictions):
-        warnings.append(
-            f"{references} contains uncertainty maps, as a folder of predictions does, and "
-            f"{predictions} does not. Expected the predictions first, then the references; check "
-            "that the folders are not swapped."
-        )
-    if unmatched:  # common if only some scans have a reference mask
-        warnings.append(
-            f"{_pluralize(unmatched, 'prediction')} without a reference, left out: "
-            f"{_list_some(unmatched)}."
-        )
-    if missing:
-        warnings.append(
-            f"{_pluralize(missing, 'reference')} without a prediction, not part of any mean: "
-            f"{_list_some(missing)}."
-        )
-    return MatchedFiles(pairs, missing, warnings)
 
 
 def evaluate_pairs(
@@ -157,26 +105,30 @@ def evaluate_pairs(
     classes: list[int],
     n_structures: int,
     on_progress: ItemProgressCallback | None = None,
+    errors: CaseErrors | None = None,
 ) -> dict[str, Any]:
     """Score pairs one by one, all on the same classes; see ``evaluate_case``."""
+    errors = errors or CaseErrors(is_kept=False)
     cases: dict[str, Any] = {}
     for number, (name, (prediction, reference)) in enumerate(pairs.items(), start=1):
-        cases[name] = _evaluate_pair(prediction, reference, classes, n_structures)
+        with errors.collect(name):
+            cases[name] = _evaluate_pair(prediction, reference, classes, n_structures)
         if on_progress is not None:
             on_progress(number, len(pairs), name)
     return cases
 
 
-def _check_pairs(pairs: Pairs) -> tuple[Pairs, list[int]]:
+def _check_pairs(pairs: Pairs, errors: CaseErrors) -> tuple[Pairs, list[int]]:
     """Read and check all pairs; return the annotated ones and all classes in them."""
     classes: set[int] = set()
     annotated: Pairs = {}
     for name, paths in pairs.items():
-        prediction, reference = _read_pair(*paths)
-        if (reference == UNANNOTATED).all():
-            continue
-        annotated[name] = paths
-        classes.update(int(v) for array in (prediction, reference) for v in np.unique(array))
+        with errors.collect(name):
+            prediction, reference = _read_pair(*paths)
+            if (reference == UNANNOTATED).all():
+                continue
+            annotated[name] = paths
+            classes.update(int(v) for array in (prediction, reference) for v in np.unique(array))
     return annotated, sorted(classes - {0, UNANNOTATED})
 
 
@@ -232,13 +184,6 @@ def _make_scan_error(path: Path, kind: str, found: str) -> LabelError:
     )
 
 
-def _has_maps(folder: Path) -> bool:
-    """Check whether a folder contains maps that are written with predictions."""
-    return any(
-        is_scan(path) and scan_name(path).endswith(MAP_SUFFIXES) for path in folder.iterdir()
-    )
-
-
 def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] | None:
     """Read and check the uncertainty map of a prediction; ``None`` if there is none."""
     name = scan_name(prediction)
@@ -262,39 +207,3 @@ def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.flo
             )
         return values
     return None
-
-
-def _find_label_files(folder: Path, kind: str) -> dict[str, Path]:
-    """Find the label files of a folder by case name."""
-    if not folder.is_dir():
-        raise UserError(
-            f"The folder of {kind} {folder} does not exist or is not a folder. Check its name."
-        )
-    paths: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or path.name.startswith(".") or not is_scan(path):
-            continue
-        name = scan_name(path)
-        if name.endswith(MAP_SUFFIXES):
-            continue
-        if name in paths:
-            raise UserError(
-                f"{folder} holds both {paths[name].name} and {path.name}: one file per case is "
-                "expected. Remove one of them."
-            )
-        paths[name] = path
-    if not paths:
-        raise UserError(
-            f"The folder of {kind} {folder} holds no scan: files named NAME.nii.gz are expected."
-        )
-    return paths
-
-
-def _pluralize(names: list[str], noun: str) -> str:
-    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
-
-
-def _list_some(names: list[str], max_items: int = 5) -> str:
-    """List the first few names and the number of further ones."""
-    rest = f" and {len(names) - max_items} more" if len(names) > max_items else ""
-    return ", ".join(names[:max_items]) + rest

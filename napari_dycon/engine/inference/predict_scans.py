@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.core.atomic import atomic_write_many, ensure_dir
+from napari_dycon.core.atomic import atomic_write_many, ensure_dir, write_json
 from napari_dycon.core.wording import format_count
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
@@ -46,6 +46,7 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io import write_map, write_mask
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.importing.discovery import Scan, read_scan
+from napari_dycon.project.prediction_origin import KEY, PredictionOrigin, get_record_path
 from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.runs.events import Event, PredictedEvent
 
@@ -78,6 +79,7 @@ def predict_cases(
     progress: PredictionProgress | None = None,
     on_error: OnError | None = None,
     on_labeled_error: OnError | None = None,
+    origin: PredictionOrigin | None = None,
 ) -> Iterator[Event]:
     """Predict cases of a project into ``predictions/RUN``; yields one event per case.
 
@@ -90,6 +92,7 @@ def predict_cases(
     on_error : called with a case that cannot be predicted, after which the others continue; it may
         raise errors that affect all cases. By default every error is raised
     on_labeled_error : the same for labeled scans, of which only features are computed
+    origin : is recorded with each prediction
     """
 
     def read(case: str) -> PreparedScan:
@@ -105,9 +108,12 @@ def predict_cases(
         score = foreground_margin.mean_foreground_uncertainty(
             result.mask, result.uncertainty, grid.spacing_mm
         )
+        metadata = PredictionMetadata(score=score, features=result.features)
+        if origin is not None:
+            metadata = metadata.model_copy(update={"origin": origin.now()})
         project.predictions.write(
             run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid,
-            metadata=PredictionMetadata(score=score, features=result.features),
+            metadata=metadata,
         )  # fmt: skip
 
     if progress is not None:
@@ -210,6 +216,7 @@ def predict_files(
     on_note: Callable[[str], None] | None = None,
     progress: PredictionProgress | None = None,
     on_error: OnError | None = None,
+    origin: PredictionOrigin | None = None,
 ) -> Iterator[Event]:
     """Predict scans that belong to no project: ``NAME.nii.gz``, ``NAME_uncertainty.nii.gz``, ...
 
@@ -219,6 +226,7 @@ def predict_files(
     ----------
     on_note : called with notes on how a scan was read
     progress, on_error : as in ``predict_cases``
+    origin : is written to ``NAME.json`` beside each mask
     """
 
     def read(scan: Scan) -> PreparedScan:
@@ -235,12 +243,16 @@ def predict_files(
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
         ensure_dir(out_folder)
         suffixes = ("_uncertainty", "_disagreement", "")  # the mask last, when its maps exist
-        with atomic_write_many(
-            [out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]
-        ) as files:
-            write_map(result.uncertainty, reference=grid, path=files[0])
-            write_map(result.disagreement, reference=grid, path=files[1])
-            write_mask(result.mask, reference=grid, path=files[2])
+        targets = [out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]
+        if origin is not None:
+            targets.insert(0, get_record_path(targets[-1]))
+        with atomic_write_many(targets) as files:
+            if origin is not None:
+                record = origin.now().model_dump(mode="json", exclude_unset=True)
+                write_json(files[0], {KEY: record})
+            write_map(result.uncertainty, reference=grid, path=files[-3])
+            write_map(result.disagreement, reference=grid, path=files[-2])
+            write_mask(result.mask, reference=grid, path=files[-1])
 
     if progress is not None:
         plan_predictions(progress, model)

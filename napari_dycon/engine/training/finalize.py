@@ -36,6 +36,10 @@ NO_VALIDATION = (
     "The time limit left no time to evaluate the validation cases, so their Dice is missing or "
     "older, and the uncertainty is not calibrated."
 )
+NOTHING_LEARNED = (
+    "Nothing was learned: the time limit ended before the first training step. Loading and "
+    "preparing the scans took all of it. Train for some minutes."
+)
 
 
 @dataclass(frozen=True)
@@ -172,7 +176,9 @@ def finish_run(
 ) -> Iterator[Event]:
     """Write the metrics of a run and yield its last event."""
     max_steps = data.config.steps
-    if summary.outcome == "finished" and summary.step < MIN_USEFUL_STEPS <= max_steps:
+    if summary.outcome == "finished" and not summary.step:
+        yield WarningEvent(message=NOTHING_LEARNED)
+    elif summary.outcome == "finished" and summary.step < MIN_USEFUL_STEPS <= max_steps:
         yield WarningEvent(
             message=f"The time was too short to learn much ({summary.step} steps). Train longer."
         )

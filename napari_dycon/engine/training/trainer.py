@@ -66,6 +66,7 @@ from napari_dycon.project.runs.events import (
     PhaseEvent,
     RegistrationEvent,
     ResumedEvent,
+    SemiSupervisedEvent,
     StepEvent,
     WarningEvent,
 )
@@ -133,6 +134,7 @@ class Trainer:
         self._guard = NonFiniteGuard(progress.skipped_steps)
         self._batches = BatchLoader(data, compute.device)
         self._no_unlabeled: list[UnlabeledCase] = []
+        self._has_used_unlabeled = False
         self._step_reported_at = self._saved_at = time.monotonic()
 
     @property
@@ -304,7 +306,10 @@ class Trainer:
         yield ResumedEvent(step=self._step, resumed_from_step=self._step)
 
     def _report_step(self, result: StepResult) -> Iterator[Event]:
-        """Yield a ``step`` event, a few times a second at most."""
+        """Yield a ``step`` event, a few times a second at most, and one at the first unlabeled."""
+        if result.has_unlabeled and not self._has_used_unlabeled:
+            self._has_used_unlabeled = True
+            yield SemiSupervisedEvent(step=self._step, progress=self._clock.progress(self._step))
         now = time.monotonic()
         if self._step > 1 and now - self._step_reported_at < STEP_EVENT_INTERVAL_S:
             return

@@ -23,6 +23,8 @@ from napari_dycon.project.models import Case
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
+CSV_NAME = "cases.csv"
+
 
 def write_report(
     project: Project,
@@ -75,7 +77,7 @@ def write_report(
             pictures[case.id] = draw_case(data, project.classes, f"scan-{number}")
         if on_progress:
             on_progress(number, len(selected), case.id)
-    write_bytes(out / "cases.csv", encode_csv(to_csv(statistics)))
+    write_bytes(out / CSV_NAME, encode_csv(to_csv(statistics)))
     path = out / "report.html"
     used_ids = {stats.run for stats in statistics}
     used_runs = [one for one in project.runs.list() if one.id in used_ids]

@@ -18,14 +18,21 @@ from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.types import Array, ItemProgressCallback
 from napari_dycon.core.wording import format_count
-from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.errors import BusyError, LabelError, ProjectError, UserError
+from napari_dycon.io.scan_detection import MIN_VALUES, describe_scan_texture
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.case_images import channel_paths
 from napari_dycon.project.editing.removed_cases import list_removed_cases
+from napari_dycon.project.imported_labels import get_import_record_path, record_import
 from napari_dycon.project.importing.discovery import Scan, read_scan
-from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
+from napari_dycon.project.label_rules import (
+    check_values,
+    compute_label_status,
+    find_values,
+    remap_values,
+)
 from napari_dycon.project.label_store import LABEL_SUFFIX, label_file_path
 from napari_dycon.project.models import Case, ClassInfo
 
@@ -181,6 +188,7 @@ def commit_cases(
                     f"A label {path.name} was created at the same time. Nothing was added here; "
                     "add the scans again."
                 )
+            written.append(record_import(folder, new.case.id, new.label))
             io.write_mask(new.label, reference=new.grid, path=path)
             written.append(path)
         values["cases"].extend(new.case.model_dump() for new in new_cases)
@@ -189,7 +197,11 @@ def commit_cases(
         yield add_to_manifest
     except BaseException:
         with contextlib.suppress(ProjectError):  # the error may have occurred after writing
-            there = {label_file_path(folder, case.id) for case in manifest.read(folder).cases}
+            there = {
+                path(folder, case.id)
+                for case in manifest.read(folder).cases
+                for path in (label_file_path, get_import_record_path)
+            }
             for path in written:
                 if path not in there:
                     with contextlib.suppress(OSError):
@@ -258,6 +270,13 @@ def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
 def _read_label(
     file: Path, scan: Volume, value_map: Mapping[int, int], classes: Sequence[ClassInfo]
 ) -> Array:
-    array = remap_values(io.read_label(file, reference=scan).array, value_map)
+    values = io.read_label(file, reference=scan).array
+    # Parcellations may have over a hundred structures, but these consist of more than one voxel.
+    if len(find_values(values)) >= MIN_VALUES and (found := describe_scan_texture(values)):
+        raise LabelError(
+            f"{Path(file).name} looks like a scan instead of a label: it contains {found}. "
+            "Expected one whole number for each structure. Check the folder of labels."
+        )
+    array = remap_values(values, value_map)
     check_values(array, classes, f"Label {Path(file).name}")
     return array

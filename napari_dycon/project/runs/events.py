@@ -23,6 +23,8 @@ from napari_dycon.project.runs.prediction_events import (
     PredictionCanceledEvent,
     PredictionFinishedEvent,
     PredictionProgressEvent,
+    PredictionStartedEvent,
+    PredictionSummaryEvent,
     PreliminaryEvent,
     SkippedEvent,
     TemplatesEvent,
@@ -39,6 +41,7 @@ from napari_dycon.project.runs.training_events import (
     PreviewEvent,
     RegistrationEvent,
     ResumedEvent,
+    SemiSupervisedEvent,
     StartedEvent,
     StepEvent,
     StoppedEvent,
@@ -70,11 +73,14 @@ __all__ = [
     "PredictionCanceledEvent",
     "PredictionFinishedEvent",
     "PredictionProgressEvent",
+    "PredictionStartedEvent",
+    "PredictionSummaryEvent",
     "PreliminaryEvent",
     "PreparingEvent",
     "PreviewEvent",
     "RegistrationEvent",
     "ResumedEvent",
+    "SemiSupervisedEvent",
     "SkippedEvent",
     "StartedEvent",
     "StepEvent",
@@ -104,6 +110,7 @@ KnownEvent = Annotated[
     | PreparingEvent
     | RegistrationEvent
     | StepEvent
+    | SemiSupervisedEvent
     | ValidationEvent
     | PreviewEvent
     | CheckpointEvent
@@ -114,6 +121,7 @@ KnownEvent = Annotated[
     | FinishedEvent
     | StoppedEvent
     | FailedEvent
+    | PredictionStartedEvent
     | PredictingEvent
     | TemplatesEvent
     | PredictedEvent
@@ -122,6 +130,7 @@ KnownEvent = Annotated[
     | DemoEvent
     | IdleEvent
     | PredictionProgressEvent
+    | PredictionSummaryEvent
     | PreliminaryEvent
     | PredictionCanceledEvent,
     Field(discriminator="event"),

@@ -25,7 +25,8 @@ class RunMetrics(UntrustedModel):
         default=None, description="Number of steps skipped because their loss was not finite."
     )
     dice: Fraction | None = Field(
-        default=None, description="Mean validation Dice; None without validation."
+        default=None,
+        description="Mean validation Dice of the networks only; None without validation.",
     )
     outcome: Outcome | None = Field(default=None, description="How the run ended.")
     validation: dict[str, Any] | None = Field(

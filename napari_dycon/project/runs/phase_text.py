@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from napari_dycon.project.runs.events import PhaseEvent
+from napari_dycon.project.runs.events import PhaseEvent, SemiSupervisedEvent
+
+DICE = "Dice (networks only)"  # of validation; predictions may also use atlases
+VALIDATION_DICE = f"validation {DICE}"
 
 
 def describe_phase(event: PhaseEvent) -> str:
@@ -22,3 +25,11 @@ def describe_phase(event: PhaseEvent) -> str:
         case "finishing":
             return "Finishing"
     return "Starting training"
+
+
+def describe_semi_supervised(event: SemiSupervisedEvent) -> str:
+    """Explain why the loss rises."""
+    return (
+        f"Semi-supervised training from step {event.step} on: the losses of unlabeled scans are "
+        "added, so that the loss rises at first."
+    )

@@ -17,6 +17,39 @@ from napari_dycon.project.runs.base_event import (
 )
 
 
+class PredictionStartedEvent(BaseEvent):
+    """The run that predicts, and where. It is the first event of ``predict``."""
+
+    event: Literal["prediction_started"] = "prediction_started"
+    run: Text = Field(default="", description="Id of the run.")
+    is_default: bool = Field(
+        default=False, description="Whether it was used because it is the newest one."
+    )
+    step: Count = Field(default=0, description="Number of steps of its weights.")
+    trained: Number | None = Field(
+        default=None, description="When they were saved, in seconds since the epoch."
+    )
+    dice: Number | None = Field(
+        default=None, description="Mean validation Dice of the networks only."
+    )
+    total: Count = Field(default=0, description="Number of scans to predict.")
+    folder: AnyText = Field(default="", description="Folder of the predictions.")
+    replaced: dict[str, Count] = Field(
+        default_factory=dict,
+        description="Number of predictions of other weights that will be replaced, by run.",
+    )
+
+
+class PredictionSummaryEvent(BaseEvent):
+    """What ``predict`` has written. Events of skipped scans may follow."""
+
+    event: Literal["prediction_summary"] = "prediction_summary"
+    run: Text = Field(default="", description="Id of the run.")
+    folder: AnyText = Field(default="", description="Folder of the predictions.")
+    predicted: Count = Field(default=0, description="Number of predictions written.")
+    failed: Count = Field(default=0, description="Number of scans without a prediction.")
+
+
 class PredictingEvent(BaseEvent):
     """A scan is predicted next.
 

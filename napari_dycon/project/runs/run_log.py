@@ -17,12 +17,13 @@ from napari_dycon.project.runs.events import (
     PausedEvent,
     PhaseEvent,
     ResumedEvent,
+    SemiSupervisedEvent,
     StartedEvent,
     StoppedEvent,
     ValidationEvent,
     WarningEvent,
 )
-from napari_dycon.project.runs.phase_text import describe_phase
+from napari_dycon.project.runs.phase_text import DICE, describe_phase, describe_semi_supervised
 from napari_dycon.project.runs.run import Run
 
 if TYPE_CHECKING:
@@ -96,7 +97,9 @@ class RunLog:
                     f"{event.validation} validation cases, {event.device}, {event.precision}"
                 )
             case ValidationEvent():
-                return f"Validation at step {event.step}: Dice {event.mean}"
+                return f"Validation at step {event.step}: {DICE} {event.mean}"
+            case SemiSupervisedEvent():
+                return describe_semi_supervised(event)
             case WarningEvent():
                 return f"Warning: {self.hide_names(event.message)}"
             case PausedEvent() | ResumedEvent():

@@ -106,8 +106,25 @@ class StepEvent(BaseEvent):
     )
 
 
+class SemiSupervisedEvent(BaseEvent):
+    """The losses of unlabeled scans are added from this step on; see ``semi_supervised.start``.
+
+    The total loss rises at first, as it has further terms; its term "supervised" does not. Before,
+    unlabeled scans are used only as registered cases with pseudo-labels. The event is sent again
+    after a resume.
+    """
+
+    event: Literal["semi_supervised"] = "semi_supervised"
+    step: Count = Field(default=0, description="Number of steps taken, with the first such step.")
+    progress: Fraction = Field(default=0.0, description="Progress of the run, from 0 to 1.")
+
+
 class ValidationEvent(BaseEvent):
-    """The validation cases were evaluated."""
+    """The validation cases were evaluated with the networks only.
+
+    Predictions also use labeled scans as atlases if ``atlas.weight`` is not 0, so that their Dice
+    differs and is usually higher; ``evaluate`` measures it.
+    """
 
     event: Literal["validation"] = "validation"
     step: Count = Field(default=0, description="Number of steps taken.")
@@ -116,7 +133,9 @@ class ValidationEvent(BaseEvent):
         default_factory=dict, description="Mean Dice over the cases by class value."
     )
     mean: Number | None = Field(
-        default=None, description="Mean Dice over the classes; null if no case was evaluated."
+        default=None,
+        description="Mean Dice over the classes, of the networks only; null if no case was "
+        "evaluated.",
     )
     skipped_cases: dict[str, Message] = Field(
         default_factory=dict, description="Cases that could not be evaluated, each with a reason."
@@ -185,7 +204,8 @@ class _RunEndEvent(BaseEvent):
         default=0, description="Number of steps skipped because their loss was not finite."
     )
     dice: Number | None = Field(
-        default=None, description="Mean validation Dice; null without validation."
+        default=None,
+        description="Mean validation Dice of the networks only; null without validation.",
     )
 
 

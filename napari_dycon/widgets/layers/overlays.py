@@ -39,6 +39,7 @@ class Overlays:
         self._session = layers.session
         self.threshold = float(get_preferences().review.show_above)  # below it maps are clear
         self._opacity_before_hiding: dict[str, float] = {}  # roles, and their opacity before
+        self._difference_request = 0
         # Show the newest prediction and its maps.
         self.prediction_steps: tuple[Callable[[], None], ...] = (
             self._show_prediction,
@@ -98,13 +99,15 @@ class Overlays:
     def update_difference(self, *_: object) -> None:
         """Recompute the difference of label and prediction, if it is shown."""
         case = self._session.case
+        self._difference_request += 1
+        request = self._difference_request  # an earlier one may end later
         if case is None or case.prediction is None or not self._layers.visible["difference"]:
             self._show_labels("difference", None)
             return
         label, prediction = case.label.copy(), case.prediction
 
         def on_done(difference_labels: LabelArray) -> None:
-            if self._session.case is case and self._layers.visible["difference"]:
+            if request == self._difference_request and self._session.case is case:
                 self._show_labels("difference", difference_labels)
 
         self._session.task_runner.submit(

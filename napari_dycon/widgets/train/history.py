@@ -32,6 +32,7 @@ class TrainingHistory(QWidget):
         super().__init__()
         self.session = session
         self.runs: list[RunSummary] = []
+        self._request = 0
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setRootIsDecorated(False)
@@ -69,12 +70,14 @@ class TrainingHistory(QWidget):
     def refresh(self, *_: object) -> None:
         """Read the runs again, in the background."""
         project = self.session.project
+        self._request += 1
+        request = self._request  # an earlier one may end later
         if project is None:
             self._fill([])
             return
 
         def on_done(history: list[RunSummary]) -> None:
-            if self.session.project is project:
+            if request == self._request:
                 self._fill(history)
 
         self.session.task_runner.submit(

@@ -257,7 +257,12 @@ class TrainSection(QWidget):
         elif not is_idle:
             start_blocked_reason = f"run {status.run} is running"
         elif not project.has_labeled_cases():
-            start_blocked_reason = "no case is labeled yet"
+            has_validation = project.has_labeled_cases("validation")
+            start_blocked_reason = (
+                "all labeled cases are used for validation only: right-click one to train on it"
+                if has_validation
+                else "no case is labeled yet"
+            )
         set_enabled(self.start_button, start_blocked_reason)
         stop_blocked_reason = project.read_only_reason if project else ""
         if status.phase == "stopping":

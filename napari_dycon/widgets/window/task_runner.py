@@ -1,17 +1,23 @@
-"""Background tasks in superqt workers, with results on the main thread and progress in the dock.
+"""Background tasks in threads, with results on the main thread and progress in napari's dock.
 
-These are the workers that napari uses, without napari's task list, which would keep every worker
-and its results in memory until the window closes.
+The threads are Python's, not those of Qt's global pool, as napari's own workers are: Qt converts
+images in threads of that pool and waits for them on the main thread. With all of them occupied by
+Python code that waits for the interpreter's lock, which the main thread holds, the window freezes
+for ever.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QThreadPool
-from superqt.utils import GeneratorWorker, WorkerBase, create_worker
+from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_dycon.application.activities import Activities, Activity
 from napari_dycon.application.task_runner import Progress, errors_as_events
@@ -27,20 +33,40 @@ from napari_dycon.widgets.window.activity_display import (
 )
 
 T = TypeVar("T")
-MIN_THREADS = 4
+MAX_THREADS = 4  # for tasks; streams of events have threads of their own
+
+
+class MainThreadCaller(QObject):
+    """Calls functions on the thread that it was made in, from any thread."""
+
+    _requested = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._requested.connect(self._call, Qt.ConnectionType.QueuedConnection)
+
+    def request(self, function: Callable[[], None]) -> None:
+        """Have a function called when the thread returns to its event loop."""
+        with contextlib.suppress(RuntimeError):  # Qt has ended with the program
+            self._requested.emit(function)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        function()
 
 
 class NapariTaskRunner:
     """Runs background tasks of a window; ``close`` stops following them."""
 
     def __init__(self) -> None:
-        self._workers: set[WorkerBase[Any]] = set()
+        self._executor = ThreadPoolExecutor(MAX_THREADS, "task")
+        self._main_thread = MainThreadCaller()
+        self._numbers = itertools.count()
+        # Kept here, so that no thread of a task is the last to hold an object of the window.
+        self._receivers: dict[int, tuple[Callable[[Any], None], Callable[[Exception], None]]] = {}
+        self._streams = 0
         self.bars = ActivityBars()
         self.activities = Activities()  # tasks with progress, for the panel
-        self._is_closed = False
-        # Threads of this pool also serve Qt itself and napari.
-        pool = QThreadPool.globalInstance()
-        pool.setMaxThreadCount(max(pool.maxThreadCount(), MIN_THREADS))
+        self._has_closed = threading.Event()
 
     def submit(
         self,
@@ -50,26 +76,27 @@ class NapariTaskRunner:
     ) -> None:
         """Run ``task`` in a thread; ``on_done`` or ``on_error`` is called on the main thread."""
 
-        # Errors travel as values: superqt's workers lose a RuntimeError.
-        def call_task() -> tuple[T | None, Exception | None]:
+        def call_task() -> None:
             try:
-                return task(), None
+                result = task()
             except Exception as error:  # noqa: BLE001 - passed to on_error
-                return None, error
-
-        def on_returned(answer: tuple[T, Exception | None]) -> None:
-            if self._is_closed:
-                return
-            result, error = answer
-            if error is not None:
-                on_error(error)
+                self._main_thread.request(partial(self._end, number, error, has_failed=True))
             else:
-                on_done(result)
+                self._main_thread.request(partial(self._end, number, result, has_failed=False))
 
-        worker = create_worker(call_task, _start_thread=False, _connect={"returned": on_returned})
-        self._workers.add(worker)
-        worker.finished.connect(lambda *_: self._workers.discard(worker))
-        worker.start()
+        number = next(self._numbers)
+        self._receivers[number] = on_done, on_error
+        self._executor.submit(call_task)
+
+    def _end(self, number: int, answer: Any, *, has_failed: bool) -> None:
+        """Deliver the result or the error of a task."""
+        on_done, on_error = self._receivers.pop(number)
+        if self._has_closed.is_set():
+            return
+        if has_failed:
+            on_error(answer)
+        else:
+            on_done(answer)
 
     def submit_with_progress(
         self,
@@ -132,15 +159,17 @@ class NapariTaskRunner:
         if is_listed:
             self.activities.add(activity)
 
-        def relay() -> Iterator[Event]:
-            # Qt scales images in threads of the same pool and waits for them on the main
-            # thread, so a thread that runs for hours must not occupy the pool.
-            pool = QThreadPool.globalInstance()
-            pool.releaseThread()
+        has_quit = threading.Event()
+
+        def relay() -> None:
             try:
-                yield from errors_as_events(events)
+                with contextlib.closing(errors_as_events(events)) as relayed:
+                    for event in relayed:
+                        if has_quit.is_set() or self._has_closed.is_set():
+                            break
+                        self._main_thread.request(partial(handle_event, event))
             finally:
-                pool.reserveThread()
+                self._main_thread.request(end)
 
         # napari's progress bar and many slots process Qt events, so the next event may
         # arrive before this one has been handled and has to be queued.
@@ -154,7 +183,7 @@ class NapariTaskRunner:
                 return
             is_handling = True
             try:
-                while pending_events and not self._is_closed:
+                while pending_events and not self._has_closed.is_set():
                     first = pending_events.popleft()
                     on_event(first)
                     if isinstance(first, IdleEvent):
@@ -168,27 +197,21 @@ class NapariTaskRunner:
             finally:
                 is_handling = False
 
-        def close_bar() -> None:
-            self._workers.discard(worker)
+        def end() -> None:
+            self._streams -= 1
             self.bars.remove(bar)
             self.activities.remove(activity)
 
-        worker = create_worker(
-            relay, _start_thread=False, _connect={"yielded": handle_event, "finished": close_bar}
-        )
-        assert isinstance(worker, GeneratorWorker)
-        self._workers.add(worker)
-        worker.start()
-        return worker.quit
+        self._streams += 1
+        threading.Thread(target=relay, name=title, daemon=True).start()
+        return has_quit.set
 
     @property
     def is_idle(self) -> bool:
-        """Whether no thread is running."""
-        return not self._workers
+        """Whether no task is running and no stream is followed."""
+        return not (self._receivers or self._streams)
 
     def close(self) -> None:
         """Stop following; the engine processes continue."""
-        self._is_closed = True
-        for worker in list(self._workers):
-            worker.quit()
+        self._has_closed.set()
         self.bars.close()

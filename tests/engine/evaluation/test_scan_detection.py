@@ -10,8 +10,8 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.engine.evaluation.folders import evaluate_folders
-from napari_dycon.engine.evaluation.scan_detection import describe_scan_texture
 from napari_dycon.errors import LabelError, UserError
+from napari_dycon.io.scan_detection import describe_scan_texture
 
 Run = Callable[..., tuple[int, str, str]]
 SHAPE = (12, 13, 14)

@@ -205,7 +205,7 @@ def test_canceling_a_pure_task_answers_at_once_and_drops_its_result(
 def test_the_activity_dock_can_cancel(shown_panel: Any, qtbot: Any) -> None:
     task = SlowTask(1)
     ends = start(shown_panel, task, drop_result=True)
-    window = shown_panel.viewer.window._qt_window
+    window = shown_panel.window()
 
     def find_dock_buttons() -> list[QPushButton]:
         buttons = [b for b in window.findChildren(QPushButton) if b.text() == "Cancel"]

@@ -60,6 +60,15 @@ def read_msd_nnunet(folder: Path) -> Layout | None:
     )
 
 
+def read_class_names(description: Path) -> dict[int, str]:
+    """Read the names of classes from a ``dataset.json``; empty if it has none or is damaged."""
+    try:
+        values = _require_mapping(read_json(description, MAX_DESCRIPTION_BYTES), "it")
+        return _read_classes(values)[0]
+    except (OSError, ValueError, UserError):
+        return {}
+
+
 def _require_mapping(values: Any, name: str) -> dict[str, Any]:
     """Return a mapping of dataset.json; raises ``ValueError`` for other values."""
     if not isinstance(values, dict) or not values:
