@@ -14,6 +14,7 @@ from napari_dycon.widgets.layers.napari_internals import (
     suppress_qt5_notice,
 )
 from napari_dycon.widgets.window.layer_list_dock import LayerListDock
+from napari_dycon.widgets.window.own_window import PROGRAM, OwnWindow
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
@@ -26,9 +27,10 @@ def make_window(
 ) -> tuple[napari.Viewer, DyconPanel]:
     """Make a viewer with the panel, and open a project in it."""
     suppress_qt5_notice()
-    viewer = napari.Viewer(title="napari-dycon", show=show)
+    viewer = napari.Viewer(title=PROGRAM, show=show)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN_NAME, WIDGET_NAME)
     hide_docks(viewer, panel)
+    OwnWindow(viewer, panel)
     if project is not None:
         panel.session.open_project(project)
     return viewer, panel

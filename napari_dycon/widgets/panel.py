@@ -62,6 +62,7 @@ class DyconPanel(QWidget):
             self.annotate.completion.slice_button,
         )
         self._is_released = False
+        self.is_own_window = False  # the program's own, and not one of napari
         self._error_handler = ErrorHandler(self.session)
         self._close_handler: CloseHandler | None = None  # of the main window
         self.message_label = MessageBar(self.session)
@@ -118,9 +119,10 @@ class DyconPanel(QWidget):
         return QSize(370, 720)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
-        """Leave the space of messages to the tabs where the panel is low."""
+        """Leave the space of messages and progress to the tabs where the panel is low."""
         super().resizeEvent(event)
         self.message_label.adapt_to_height(self.height())
+        self.progress_row.adapt_to_height(self.height())
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
         """Watch the main window, also while the panel is floating."""
@@ -135,7 +137,9 @@ class DyconPanel(QWidget):
         if self._close_handler is None or self._close_handler.main_window is not top:
             if self._close_handler is not None:
                 self._close_handler.uninstall()
-            self._close_handler = CloseHandler(top, self.session, self.release)
+            self._close_handler = CloseHandler(
+                top, self.session, self.release, self._list_tasks_to_confirm
+            )
             QTimer.singleShot(0, self._error_handler.install)  # once the event loop is running
             self.canvas_area.start()
 
@@ -158,6 +162,12 @@ class DyconPanel(QWidget):
     def is_window_visible(self) -> bool:
         """Whether the window is visible, even if the panel itself is not."""
         return self._close_handler is not None and self._close_handler.is_visible
+
+    def _list_tasks_to_confirm(self) -> list[str] | None:
+        """Return the tasks that closing would cancel; ``None`` if napari asks on its own."""
+        if not self.is_own_window:
+            return None
+        return [activity.title for activity in self.task_runner.activities.running]
 
     def release(self) -> None:
         """Save and release everything; safe to call twice."""

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
 from napari_dycon.application.intensity_windows import choose_decimals
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
+from napari_dycon.widgets.annotate.history_buttons import HistoryButtons
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.window.helpers import (
@@ -24,8 +25,11 @@ from napari_dycon.widgets.window.helpers import (
     signals_blocked,
 )
 
-ICON_BUTTON_PX = 28
-DIAMETER_WIDTH_PX = 116
+BACKGROUND_OR_ERASE = (
+    "Background: examined, and none of the structures; training learns from it. "
+    "Erase: no longer annotated; training ignores it."
+)
+DIAMETER_STYLE = "min-width: 96px;"  # for "200.0 mm"; napari's style overrides a minimum width
 NARROW_STYLE = "min-width: 48px; padding: 1px 4px;"  # napari's spin boxes are wide
 
 
@@ -38,17 +42,17 @@ class BrushControls(QWidget):
         self.layers = layers
         self.paint_button = make_button(
             "Paint",
-            "Paint the selected structure",
+            "Paint the selected structure (P)",
             lambda: self.select_value(structures.value),
         )
         self.background_button = make_button(
             "Background",
-            "Paint background",
+            f"Paint background (B)\n{BACKGROUND_OR_ERASE}",
             lambda: self.select_value(0),
         )
         self.erase_button = make_button(
             "Erase",
-            "Erase annotations: erased voxels count as unannotated",
+            f"Erase annotations (E)\n{BACKGROUND_OR_ERASE}",
             lambda: self.select_value(UNANNOTATED),
         )
         for button in (self.paint_button, self.background_button, self.erase_button):
@@ -57,7 +61,7 @@ class BrushControls(QWidget):
         self.diameter.setRange(0.1, 200.0)
         self.diameter.setDecimals(1)
         self.diameter.setSuffix(" mm")
-        self.diameter.setMinimumWidth(DIAMETER_WIDTH_PX)
+        self.diameter.setStyleSheet(DIAMETER_STYLE)
         self.diameter.setToolTip("Brush diameter ([ and ])")
         self.diameter.setAccessibleName("Brush diameter in millimeters")
         self.diameter.valueChanged.connect(layers.set_brush_mm)
@@ -85,11 +89,9 @@ class BrushControls(QWidget):
             "Click in the scan to set the range from the intensities there (R)",
             report_errors(session, self._pick_on_next_click),
         )
-        self.undo_button = make_button("↶", "Undo the last edit (Ctrl+Z)", self._undo)
-        self.redo_button = make_button("↷", "Redo (Ctrl+Shift+Z)", self._redo)
-        for button, name in ((self.undo_button, "Undo"), (self.redo_button, "Redo")):
-            button.setAccessibleName(name)
-            button.setMinimumWidth(ICON_BUTTON_PX)
+        self._history_buttons = HistoryButtons(session, layers)
+        self.undo_button = self._history_buttons.undo_button
+        self.redo_button = self._history_buttons.redo_button
         self._lay_out()
         layers.stroke_blocked.connect(self._explain_blocked_stroke)
         layers.brush_size_changed.connect(self._show_diameter)
@@ -116,8 +118,7 @@ class BrushControls(QWidget):
                 row.addWidget(widget)
             layout.addLayout(row)
         size.addStretch(1)
-        size.addWidget(self.undo_button)
-        size.addWidget(self.redo_button)
+        size.addWidget(self._history_buttons)
         for spin_box in (self.low, self.high):
             spin_box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
             spin_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -145,14 +146,6 @@ class BrushControls(QWidget):
             )
             self._pick_range((z, y, x))
 
-    def _undo(self) -> None:
-        if (layer := self.layers.find_layer("label")) is not None:
-            layer.undo()
-
-    def _redo(self) -> None:
-        if (layer := self.layers.find_layer("label")) is not None:
-            layer.redo()
-
     def _show_painted_value(self) -> None:
         """Highlight the button of what the brush, the polygon and the fill tool paint."""
         value = self.layers.painted_value
@@ -164,8 +157,7 @@ class BrushControls(QWidget):
     def _refresh(self, *_: object) -> None:
         self._show_painted_value()
         blocked_reason = self.session.edit_blocked_reason()
-        for item in (self.limit_checkbox, self.undo_button, self.redo_button):
-            set_enabled(item, blocked_reason)
+        set_enabled(self.limit_checkbox, blocked_reason)
         if not blocked_reason and self.layers.viewer.dims.ndisplay != 2:
             blocked_reason = "switch to the 2D view first"
         for item in (

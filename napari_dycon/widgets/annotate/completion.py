@@ -20,7 +20,7 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 SAVING_NOTE = "Saved automatically"
-MAX_RANGES = 4  # of slices, named in a message
+MAX_RANGES = 2  # of slices, named in a message
 
 
 class CompletionBar(QWidget):
@@ -80,9 +80,9 @@ class CompletionBar(QWidget):
         self.session.set_case_status(case.id, status)
         what = "reviewed" if status is Status.REVIEWED else "complete"
         text = f"Scan marked {what}."
-        if empty:
-            verb = "had no annotation and is" if len(empty) == 1 else "had no annotation and are"
-            text += f" {format_slices(empty)} {verb} background now; Ctrl+Z takes this back."
+        if empty:  # short enough for two lines; Undo says the same
+            verb = "was not annotated" if len(empty) == 1 else "were not annotated"
+            text += f" {format_slices(empty)} {verb}: background now."
         self.session.message.emit("info", text)
 
     def _on_case_shown(self, *_: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QScrollArea, QVBoxLayout, QWidget
-from superqt import QCollapsible
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.brush import BrushControls
@@ -13,6 +12,7 @@ from napari_dycon.widgets.annotate.completion import CompletionBar
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.window.folding import make_collapsible
 
 SPACING_PX = 4
 SCROLLED_PX = 70  # of unfolded tools that may need scrolling
@@ -39,9 +39,7 @@ class AnnotateSection(QWidget):
             "Highlight the voxels that training ignores. A few complete slices are enough to start"
         )
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
-        self.collapsible = QCollapsible(TOOLS_TITLE)
-        self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
-        self.collapsible.addWidget(self.tools)
+        self.collapsible = make_collapsible(TOOLS_TITLE, self.tools)
         self.collapsible.expand(animate=False)
         self.collapsible.toggled.connect(self._on_toggled)
         session.annotation.proposal_changed.connect(self._show_proposal_buttons)

@@ -60,12 +60,12 @@ class DataSection(QWidget):
         self.title_label.setElideMode(Qt.TextElideMode.ElideMiddle)
         self.count_label = make_plain_label(wrap=False)
         self.open_button = make_button(
-            "Open…", "Open a project, or create one from a folder of scans", self._open_folder
+            "Open…", "Open a project, or create one from a folder of scans", self.open_folder
         )
         self.new_button = make_button(
             "New…",
             "Create a project from a folder of scans, with or without labels",
-            self._create_project,
+            self.create_project,
         )
         self.add_button = make_button("Add…", "Add scans to this project", lambda: None)
         menu = QMenu(self.add_button)
@@ -89,7 +89,7 @@ class DataSection(QWidget):
         self.filter_box.currentTextChanged.connect(self.case_list.apply_filter)
 
         self.start_page = StartPage(
-            session, self.open_path, self._open_folder, self._create_project, self._create_sample
+            session, self.open_path, self.open_folder, self.create_project, self._create_sample
         )
         self._lay_out()
         session.project_changed.connect(self._on_project_changed)
@@ -129,19 +129,21 @@ class DataSection(QWidget):
         if Project.is_project(path) or path.name == "project.json":
             self.session.open_project(path)
         elif path.is_dir():
-            self._create_project(images=path)
+            self.create_project(images=path)
         else:
             self.session.message.emit(
                 "error",
                 f"{path} is not a folder; expected a project folder or a folder of scans.",
             )
 
-    def _open_folder(self) -> None:
+    def open_folder(self) -> None:
+        """Ask for a project or a folder of scans, and open it."""
         chosen = QFileDialog.getExistingDirectory(self, "Open a project or a folder of scans")
         if chosen:
             self.open_path(Path(chosen))
 
-    def _create_project(self, images: Path | None = None) -> None:
+    def create_project(self, images: Path | None = None) -> None:
+        """Ask for scans, labels and names of a new project, and create it."""
         dialog = NewProjectDialog(self, images, self.session.task_runner)
         accepted = dialog.exec()
         dialog.deleteLater()  # when the loop of events comes by; its answers are read before
@@ -204,7 +206,8 @@ class DataSection(QWidget):
     def _on_project_changed(self, project: Project | None) -> None:
         self.title_label.setText(escape_control_characters(project.name) if project else "")
         self.pages.setCurrentWidget(self.project_page if project else self.start_page)
-        self.title_label.setToolTip(escape_rich_text(project.path) if project else "")
+        tip = f"{escape_control_characters(project.name)}\n{project.path}" if project else ""
+        self.title_label.setToolTip(escape_rich_text(tip))
         blocked_reason = "" if project else "open or create a project first"
         set_enabled(self.export_button, blocked_reason)
         set_enabled(self.add_button, project.read_only_reason if project else blocked_reason)

@@ -92,6 +92,7 @@ class ExportDialog(QDialog):
         for info in project.classes:
             self.terms[info.value] = make_terminology_combo(info.name)
             name = make_plain_label(f"Term for {info.name}", wrap=False)
+            self.terms[info.value].setAccessibleName(name.text())
             rows.addRow(name, self.terms[info.value])
         self._form.addRow(self._terms_widget)
         self.buttons = QDialogButtonBox(
@@ -218,7 +219,9 @@ class ExportDialog(QDialog):
         return str(self.mask_source.currentData()), self.format_.currentData() == "dicom-seg"
 
     def _make_folder_row(self) -> QWidget:
+        self.out.setAccessibleName("Folder to export to")
         browse = QPushButton("Browse…")
+        browse.setAccessibleName("Browse: folder to export to")
 
         def choose() -> None:
             chosen = QFileDialog.getExistingDirectory(self, "Export to", self.out.text())

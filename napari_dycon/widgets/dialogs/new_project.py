@@ -65,6 +65,12 @@ class NewProjectDialog(QDialog):
             "For files whose names do not identify the channel, or that are in other folders"
         )
         self.target.setPlaceholderText("New folder")
+        for field, name in (
+            (self.images, "Folder of scans"),
+            (self.labels, "Folder of labels"),
+            (self.target, "Project folder"),
+        ):
+            field.setAccessibleName(name)
         form = QFormLayout()
         form.addRow("Scans", self._make_folder_row(self.images))
         form.addRow("Labels", self._make_folder_row(self.labels))
@@ -123,6 +129,7 @@ class NewProjectDialog(QDialog):
 
     def _make_folder_row(self, field: QLineEdit) -> QWidget:
         browse = QPushButton("Browse…")
+        browse.setAccessibleName(f"Browse: {field.accessibleName()}")
 
         def choose() -> None:
             chosen = QFileDialog.getExistingDirectory(self, "Choose a folder", field.text())

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from napari.components import ViewerModel
 
 from napari_dycon.io.volume import Volume
 
 MIN_MOVE_MM = 1e-6
-SOLID_FRACTION = 0.82  # of what napari fits into the 3D view
+SOLID_FRACTION = 0.95  # of the 3D view, which the sphere around the structures fills
+MIN_DIAMETER_MM = 1.0
 EDGE_FRACTION = 0.1  # of half the view; regions nearer to its edge count as outside
 # Directions along the axes of a scan, which point to superior, posterior and left.
 SUPERIOR = (1.0, 0.0, 0.0)
@@ -72,13 +75,23 @@ def choose_center(
 class SolidCamera:
     """Camera of the 3D view; that of the slices is restored afterwards.
 
-    napari uses one camera for both, mirrors the patient in 3D for half of the planes, and moves
-    the slices to the center of the camera when 3D is left.
+    napari uses one camera for both, mirrors the patient in 3D for half of the planes, moves the
+    slices to the center of the camera when 3D is left, and fits the view from above.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._saved: tuple[Any, ...] | None = None
+        self._box_mm = (np.zeros(3), np.ones(3))  # what is shown, from its lower to its upper end
+        self._fitted: tuple[float, ...] | None = None  # zoom and center, until the user zooms
+        self._viewer.canvas.events.size.connect(self._on_resized)
+        self._viewer.events.reset_view.connect(self._on_reset)
+
+    def close(self) -> None:
+        """Restore the camera of the slices and release the viewer."""
+        self._viewer.canvas.events.size.disconnect(self._on_resized)
+        self._viewer.events.reset_view.disconnect(self._on_reset)
+        self.restore()
 
     def enter(self) -> None:
         """Keep the camera of the slices, and show the patient without mirroring."""
@@ -87,10 +100,26 @@ class SolidCamera:
             self._saved = order, camera.orientation, tuple(camera.center), camera.zoom
         camera.orientation = (AWAY if is_even(order) else TOWARDS, *ORIENTATION_2D)
 
+    def show(self, low_mm: npt.ArrayLike, high_mm: npt.ArrayLike) -> None:
+        """Fit a box into the view, unless the user has zoomed or panned.
+
+        Parameters
+        ----------
+        low_mm, high_mm : corners of the box along the axes of the scan
+        """
+        was_fitted = self._is_fitted
+        self._box_mm = np.asarray(low_mm, float), np.asarray(high_mm, float)
+        if was_fitted:
+            self.fit()
+
     def fit(self) -> None:
-        """Fit the scan into the 3D view, with room for the names of the axes at its corner."""
-        self._viewer.fit_to_view()
-        self._viewer.scene.camera.zoom *= SOLID_FRACTION
+        """Fit the box into the view: the sphere around it, so that turning it cuts nothing off."""
+        low, high = self._box_mm
+        camera, order = self._viewer.scene.camera, self._viewer.dims.order
+        diameter_mm = max(float(np.linalg.norm(high - low)), MIN_DIAMETER_MM)
+        camera.center = tuple(float((low[axis] + high[axis]) / 2) for axis in order)
+        camera.zoom = SOLID_FRACTION * min(self._viewer.canvas.size) / diameter_mm
+        self._fitted = self._read_view()
 
     def look_from_front(self) -> None:
         """Show the patient from the front, superior up; the patient's left is on the right."""
@@ -106,7 +135,7 @@ class SolidCamera:
             return
         camera, dims = self._viewer.scene.camera, self._viewer.dims
         order, orientation, center, zoom = self._saved
-        self._saved = None
+        self._saved = self._fitted = None
         if tuple(dims.order) == order:
             camera.orientation = orientation
         else:  # that of the slices belongs to another plane now
@@ -114,6 +143,30 @@ class SolidCamera:
         # napari takes the slice from the first coordinate.
         camera.center = (dims.point[dims.order[0]], *center[-2:])
         camera.zoom = zoom
+
+    def _read_view(self) -> tuple[float, ...]:
+        camera = self._viewer.scene.camera
+        return float(camera.zoom), *(float(value) for value in camera.center)
+
+    @property
+    def _is_fitted(self) -> bool:
+        """Whether the view is as ``fit`` left it."""
+        return self._fitted is not None and np.allclose(self._read_view(), self._fitted, rtol=1e-4)
+
+    @property
+    def _is_shown(self) -> bool:
+        return self._saved is not None and int(self._viewer.dims.ndisplay) == 3
+
+    def _on_resized(self, _: object) -> None:
+        """Fit the view again after a change of size; the zoom of the user is kept."""
+        if self._is_shown and self._is_fitted:
+            self.fit()
+
+    def _on_reset(self, _: object) -> None:
+        """Fit the view from the front when napari fits it from above."""
+        if self._is_shown:
+            self.look_from_front()
+            self.fit()
 
 
 def is_even(order: Sequence[int]) -> bool:

@@ -23,15 +23,18 @@ from napari_dycon.project.models import ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
-BACKGROUND_OUTLINE = (0.58, 0.58, 0.8, 0.85)  # of annotated background beside unannotated voxels
+# Dots of the outline of annotated background, beside unannotated voxels. One of the two is visible
+# on any scan.
+BACKGROUND_DOTS = ((0.78, 0.72, 1.0, 1.0), (0.15, 0.1, 0.3, 1.0))
 UNCERTAINTY_CMAP = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
 DISAGREEMENT_CMAP = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
 FILL_OPACITY = 0.35  # of the inside of labels, relative to their outline
-PREDICTION_WHITENESS = 0.65  # share of white in the light dashes of predictions
+PREDICTION_WHITENESS = 0.9  # share of white in the light dashes of predictions
+SURFACE_WHITENESS = 0.35  # the same in the surfaces of predictions
 DARK_DASH = 255  # value that predictions do not have; color of their dark dashes
 DARK_DASH_COLOR = (0.05, 0.05, 0.05, 1.0)
 OPAQUE = 1.0
-SHADOW, HIGHLIGHT = 0.25, 0.35  # darkest and brightest parts of surfaces
+SHADOW, HIGHLIGHT = 0.45, 0.35  # darkest and brightest parts of surfaces
 HIGHLIGHT_FROM = 0.75  # brightness at which a surface has the color of its structure
 DIFFERENCE_COLORS = {
     ADDED: ADDED_COLOR,
@@ -47,7 +50,8 @@ def build_label_colormap(
 
     The outline of structure ``v`` has the value ``255 - v`` in the colormap, unless a structure
     of the project has it; ``find_outline_values`` finds it by its opacity. Unannotated voxels are
-    transparent or tinted. The outline of annotated background has a value that is still free.
+    transparent or tinted. The dots that outline annotated background have values that are still
+    free; without two of them there is no outline.
     """
     values = {c.value for c in classes}
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
@@ -58,27 +62,32 @@ def build_label_colormap(
         colors[info.value] = (*color, min(fill_opacity, 0.99) if has_outline else 0.99)
         if has_outline:
             colors[UNANNOTATED - info.value] = (*color, OPAQUE)
-    free_value = next((v for v in range(UNANNOTATED - 1, 0, -1) if v not in colors), None)
-    if free_value is not None:
-        colors[free_value] = BACKGROUND_OUTLINE
+    free_values = [v for v in range(UNANNOTATED - 1, 0, -1) if v not in colors]
+    if len(free_values) >= len(BACKGROUND_DOTS):
+        colors.update(zip(free_values, BACKGROUND_DOTS, strict=False))
     return DirectLabelColormap(color_dict=colors)
 
 
 def find_outline_values(colormap: Any) -> npt.NDArray[np.uint8]:
-    """Values that display the outline of each value, ``(256,)``; the value itself without one.
-
-    That of 0 is for background beside unannotated voxels only.
-    """
+    """Values that display the outline of each value, ``(256,)``; the value itself without one."""
     outline_values = np.arange(256, dtype=np.uint8)
     colors = getattr(colormap, "color_dict", {})
-    for value, color in colors.items():
-        if value is not None and np.allclose(color, BACKGROUND_OUTLINE):
-            outline_values[0] = value
     for value in range(1, UNANNOTATED):
         outline = colors.get(UNANNOTATED - value)
         if outline is not None and value in colors and float(outline[3]) == OPAQUE:
             outline_values[value] = UNANNOTATED - value
     return outline_values
+
+
+def find_background_dots(colormap: Any) -> tuple[int, ...]:
+    """Values of the light and the dark dots that outline background; empty without an outline."""
+    colors = getattr(colormap, "color_dict", {})
+    values = [
+        next((v for v, c in colors.items() if v is not None and np.allclose(c, dot)), None)
+        for dot in BACKGROUND_DOTS
+    ]
+    found = tuple(int(value) for value in values if value is not None)
+    return found if len(found) == len(BACKGROUND_DOTS) else ()
 
 
 def build_proposal_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColormap:
@@ -96,9 +105,11 @@ def build_prediction_colormap(classes: Sequence[ClassInfo]) -> DirectLabelColorm
     return DirectLabelColormap(color_dict=colors)
 
 
-def lighten(color: Sequence[float]) -> tuple[float, float, float]:
+def lighten(
+    color: Sequence[float], whiteness: float = PREDICTION_WHITENESS
+) -> tuple[float, float, float]:
     """Mix a color with white, as for predictions."""
-    red, green, blue = (c + PREDICTION_WHITENESS * (1 - c) for c in color)
+    red, green, blue = (c + whiteness * (1 - c) for c in color)
     return red, green, blue
 
 

@@ -12,11 +12,16 @@ from psygnal import Signal
 from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray, Mask
 from napari_dycon.errors import LabelError
-from napari_dycon.widgets.layers.colormaps import DARK_DASH, find_outline_values
+from napari_dycon.widgets.layers.colormaps import (
+    DARK_DASH,
+    find_background_dots,
+    find_outline_values,
+)
 from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels, find_borders
 
 MAX_VALUE = 255
-DASH_VOXELS = 4
+DASH_VOXELS = 4  # of the outline of a prediction
+DOT_VOXELS = 2  # of the outline of annotated background
 
 
 class OnLimited(Protocol):
@@ -33,10 +38,12 @@ class PaintLimits:
     ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
     range that can be painted, ``reference_label`` a label that is copied instead of one value.
     ``on_limited`` is called after each limited painting with whether anything was painted.
-    ``history_stepped`` is emitted after an undo or redo in any of the views.
+    ``history_stepped`` is emitted after an undo or redo in any of the views, ``history_changed``
+    also after a new edit.
     """
 
     history_stepped = Signal()
+    history_changed = Signal()
 
     image: Array
     intensity_range: tuple[float, float] | None = None
@@ -76,7 +83,8 @@ class CaseLabels(ExtensibleLabels):
         self.keeps_array = False  # until the layer has its array
         self.on_unknown_value = on_unknown_value
         self._fill_preserves_labels = False  # as set in napari, during a fill
-        self._outline_values: tuple[Any, Array] | None = None  # colormap, and its outline values
+        # The colormap, its values of outlines and those of the dots around background.
+        self._outline_values: tuple[Any, Array, tuple[int, ...]] | None = None
         super().__init__(data, **settings)
         self.keeps_array = keeps_array
         self.limits = PaintLimits(image)
@@ -142,19 +150,23 @@ class CaseLabels(ExtensibleLabels):
         self,
         labels: LabelArray,
         is_outline: Mask,
-        origin: Sequence[int],  # noqa: ARG002 - of the superclass
+        origin: Sequence[int],
     ) -> Any:
         """Fill structures and draw their outlines in the opaque variant of their color.
 
-        Annotated background is outlined where it ends, beside unannotated voxels.
+        Annotated background is outlined with dots where it ends, beside unannotated voxels.
         """
-        if self._outline_values is None or self._outline_values[0] is not self.colormap:
-            self._outline_values = self.colormap, find_outline_values(self.colormap)
+        colormap = self.colormap
+        if self._outline_values is None or self._outline_values[0] is not colormap:
+            dots = find_background_dots(colormap)
+            self._outline_values = colormap, find_outline_values(colormap), dots
+        _, outline_values, dots = self._outline_values
         is_background, is_unannotated = labels == 0, labels == UNANNOTATED
-        outline = np.where(is_background, 0, self._outline_values[1][labels])
-        if is_unannotated.any():
+        outline = np.where(is_background, 0, outline_values[labels])
+        if dots and is_unannotated.any():
             is_end = is_background & find_borders(is_unannotated, 1)
-            outline[is_end] = self._outline_values[1][0]
+            phase = compute_phase(labels.shape, origin, DOT_VOXELS)[is_end]
+            outline[is_end] = np.asarray(dots, labels.dtype)[phase]
         return np.where(is_outline, outline, labels)
 
     def write_region(self, region: Box, values: LabelArray) -> None:
@@ -173,6 +185,10 @@ class CaseLabels(ExtensibleLabels):
         """Redo the step that was undone last."""
         super().redo()
         self.limits.history_stepped.emit()
+
+    def on_history_changed(self) -> None:
+        """Tell that there is another step to undo or to redo."""
+        self.limits.history_changed.emit()
 
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Paint within the limits of the brush."""
@@ -241,8 +257,21 @@ class PredictedLabels(ExtensibleLabels):
 
     def draw_outline(self, labels: LabelArray, is_outline: Mask, origin: Sequence[int]) -> Any:
         """Draw the outlines of structures as dashes, and nothing inside."""
-        rows, columns = np.ogrid[: labels.shape[0], : labels.shape[1]]
-        # Along rows, columns and both diagonals, dashes alternate.
-        phase = (rows + origin[0] + 2 * (columns + origin[1])) // DASH_VOXELS
-        dashes = np.where(phase % 2 == 0, labels, np.uint8(DARK_DASH))
+        phase = compute_phase(labels.shape, origin, DASH_VOXELS)
+        dashes = np.where(phase == 0, labels, np.uint8(DARK_DASH))
         return np.where(is_outline & (labels != 0), dashes, 0).astype(labels.dtype)
+
+
+def compute_phase(shape: Sequence[int], origin: Sequence[int], period: int) -> Array:
+    """Compute which of two colors each voxel of a dashed outline has, ``(h, w)`` of 0 and 1.
+
+    They alternate along rows, columns and both diagonals.
+
+    Parameters
+    ----------
+    origin : indices of the first voxel in the slice
+    period : voxels of a dash along a column
+    """
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    phase = (rows + origin[0] + 2 * (columns + origin[1])) // period % 2
+    return np.asarray(phase, np.intp)

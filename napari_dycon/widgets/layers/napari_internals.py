@@ -7,7 +7,9 @@ modules use the public names defined here.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +26,21 @@ from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidg
 from napari_dycon.core.types import Box, LabelArray, Mask
 
 SPINNER_SPEED_PERCENT = 8
+MAX_COMPARED_VOXELS = 1_000_000  # of an edit, to find which values it wrote
+
+
+@dataclass(frozen=True)
+class LabelEdit:
+    """One step of undo.
+
+    Attributes
+    ----------
+    box : the voxels it may have changed
+    value : the value it wrote; ``None`` if there are several
+    """
+
+    box: Box
+    value: int | None
 
 
 class NapariTypeMixin:
@@ -80,11 +97,13 @@ class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
     def undo(self) -> None:
         """Undo one step and emit ``edited``."""
         super().undo()
+        self.on_history_changed()
         self.events.edited()
 
     def redo(self) -> None:
         """Redo one step and emit ``edited``."""
         super().redo()
+        self.on_history_changed()
         self.events.edited()
 
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
@@ -110,6 +129,22 @@ class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
         self._staged_history.clear()
         self._undo_history.clear()
         self._redo_history.clear()
+        self.on_history_changed()
+
+    def on_history_changed(self) -> None:
+        """Act on a new, an undone or a redone step."""
+
+    def read_history(self) -> tuple[LabelEdit | None, LabelEdit | None]:
+        """Return what the next undo and the next redo would change."""
+        undone, redone = (
+            _summarize(history[-1]) if history else None
+            for history in (self._undo_history, self._redo_history)
+        )
+        return undone, redone
+
+    def _append_to_undo_history(self, item: Any) -> None:
+        super()._append_to_undo_history(item)
+        self.on_history_changed()
 
     def draw_outline(
         self,
@@ -171,6 +206,38 @@ class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
         super()._reset_editable()
         if self.is_read_only:
             self.editable = False
+
+
+def _summarize(step: Sequence[Any]) -> LabelEdit:
+    """Summarize a step of napari's history, a list of masked or of indexed edits."""
+    boxes, values = [], set()
+    for atom in step:
+        indices, is_masked = atom[0], hasattr(atom, "mask")
+        boxes.append([_find_span(index) for index in indices])
+        values |= {int(atom.new_value)} if is_masked else _list_written(atom[1], atom[2])
+    spans = (
+        slice(min(span[0] for span in axis), max(span[1] for span in axis))
+        for axis in zip(*boxes, strict=True)
+    )
+    return LabelEdit(tuple(spans), values.pop() if len(values) == 1 else None)
+
+
+def _find_span(index: Any) -> tuple[int, int]:
+    """Return the first index and the one after the last, of a slice or an array."""
+    if isinstance(index, slice):
+        return int(index.start), int(index.stop)
+    return int(np.min(index)), int(np.max(index)) + 1
+
+
+def _list_written(old_values: Any, new_values: Any) -> set[int]:
+    """List the values that were written where there were others; two suffice."""
+    new_array = np.asarray(new_values)
+    if new_array.ndim == 0:
+        return {int(new_array)}
+    if new_array.size > MAX_COMPARED_VOXELS:
+        return {-1, -2}  # several, without comparing
+    changed = new_array[np.asarray(old_values) != new_array]
+    return set(itertools.islice((int(v) for v in np.flatnonzero(np.bincount(changed))), 2))
 
 
 def find_borders(labels: npt.NDArray[Any], thickness: int) -> Mask:
@@ -290,6 +357,25 @@ def make_qt_viewer(model: ViewerModel) -> QtViewer:
     qt_viewer.setAcceptDrops(False)
     qt_viewer.dims.hide()
     return qt_viewer
+
+
+def show_welcome(viewer: Viewer, text: str, keys: Sequence[tuple[str, str]]) -> None:
+    """Replace what napari shows in an empty canvas.
+
+    Parameters
+    ----------
+    keys : keys and what they do; napari has room for four
+    """
+    welcome = get_qt_viewer(viewer)._welcome_widget
+    welcome._label.setText(text)
+    rows = welcome.__dict__.setdefault("_napari_rows", welcome._shortcut_rows)
+    welcome._shortcut_rows = []  # napari would fill them again
+    padded = [*keys, *[("", "")] * len(rows)]
+    for (_, key_label, text_label), (key, what) in zip(rows, padded, strict=False):
+        key_label.setText(key)
+        text_label.setText(what)
+    for label in (welcome._version_label, welcome._tip_label):
+        label.hide()
 
 
 def suppress_qt5_notice() -> None:

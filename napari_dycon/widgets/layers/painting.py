@@ -13,11 +13,13 @@ from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.layer_guard import LayerGuard
-from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.layer_stack import METADATA_KEY, LayerStack
 from napari_dycon.widgets.layers.region_marker import RegionMarker
 from napari_dycon.widgets.layers.surfaces import Surfaces
 from napari_dycon.widgets.window.preferences import get_preferences
 
+MAX_BRUSH_MM = 200.0
+BRUSH_GROWTH = 1.25  # from one width to the next
 PAINTING_MODES = ("paint", "polygon", "fill")  # write the selected value
 STROKE_PAUSE_MS = 400  # without painting, after which a stroke counts as ended
 
@@ -28,6 +30,7 @@ class PaintedLayers(LayerStack):
     brush_value_changed = Signal(int)  # value of the structure to paint, set in napari's controls
     brush_size_changed = Signal()  # of the brush, in napari's controls
     tool_changed = Signal()  # tool of the label, value that it writes, or what the brush copies
+    history_changed = Signal()  # another step of the label can be undone or redone
     stroke_blocked = Signal()  # a stroke painted nothing because of the limits to intensities
 
     def __init__(
@@ -60,6 +63,14 @@ class PaintedLayers(LayerStack):
         viewer.layers.selection.events.active.connect(self._on_tool_changed)
 
     @property
+    def is_own_layer_active(self) -> bool:
+        """Whether no layer of other origin is selected, and the region is not edited."""
+        active = self.viewer.layers.selection.active
+        if active is None:
+            return self.find_layer("label") is not None
+        return active.metadata.get(METADATA_KEY, {}).get("role") not in (None, "roi")
+
+    @property
     def painted_value(self) -> int | None:
         """Value that the active tool writes; ``None`` if it writes none or copies a prediction."""
         layer = self.find_layer("label")
@@ -79,6 +90,15 @@ class PaintedLayers(LayerStack):
         if (layer := self.find_layer("label")) is not None:
             with self.suppress_events():
                 layer.brush_mm = diameter
+
+    def step_brush(self, step: int) -> None:
+        """Take the next larger (1) or smaller (-1) brush."""
+        if (layer := self.find_layer("label")) is None:
+            return
+        voxel_mm = layer.finest_painted_spacing
+        width = choose_brush_width(round(layer.brush_mm / voxel_mm), step, MAX_BRUSH_MM / voxel_mm)
+        self.set_brush_mm(width * voxel_mm)
+        self.brush_size_changed.emit()
 
     def set_brush_3d(self, enabled: bool) -> None:
         """Use a spherical brush, for this and later cases."""
@@ -158,6 +178,7 @@ class PaintedLayers(LayerStack):
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
         label.limits.on_limited = self._on_limited_painting
+        label.limits.history_changed.connect(self.history_changed.emit)
         label.limits.intensity_range = self.session.annotation.paint_range
         label.events.selected_label.connect(self._on_selected_label_changed)
         label.events.selected_label.connect(self._on_tool_changed)
@@ -231,3 +252,20 @@ class PaintedLayers(LayerStack):
     def _apply_paint_range(self, intensity_range: tuple[float, float] | None) -> None:
         if (layer := self.find_layer("label")) is not None:
             layer.limits.intensity_range = intensity_range
+
+
+def choose_brush_width(width: int, step: int, largest: float) -> int:
+    """Choose the next width of the brush in voxels: 1, 3, 5, 7, 9, 11, 13, 17, 21, 27, 33 ….
+
+    Small ones differ by two voxels, since a brush has a center, and larger ones by a quarter.
+
+    Parameters
+    ----------
+    step : 1 for the next larger, -1 for the next smaller one
+    """
+    widths = [1]
+    while widths[-1] < largest:
+        widths.append(max(widths[-1] + 2, 2 * round((BRUSH_GROWTH * widths[-1] - 1) / 2) + 1))
+    if step > 0:
+        return next((w for w in widths if w > width), width)
+    return next((w for w in reversed(widths) if w < width), width)

@@ -20,7 +20,7 @@ from napari_dycon.core.colormaps import parse_color
 from napari_dycon.core.types import LabelArray
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.widgets.layers.camera import SolidCamera
-from napari_dycon.widgets.layers.colormaps import lighten, shade
+from napari_dycon.widgets.layers.colormaps import SURFACE_WHITENESS, lighten, shade
 from napari_dycon.widgets.layers.layer_stack import METADATA_KEY, LayerStack
 from napari_dycon.widgets.layers.napari_internals import (
     StructureSurface,
@@ -28,7 +28,7 @@ from napari_dycon.widgets.layers.napari_internals import (
 )
 from napari_dycon.widgets.layers.opengl import defer_deletions, is_software_renderer
 
-OPACITY = {"label": 1.0, "prediction": 0.45}
+OVER_LABEL_OPACITY = 0.5  # of the prediction where the label is shown, too
 UPDATE_MS = 400  # after an edit while the 3D view is open
 PATIENCE_MS = 500  # after which a message says what is being computed
 MAX_FACES_SOFTWARE = 40_000  # without a graphics card
@@ -80,6 +80,7 @@ class Surfaces(QObject):
         for signal in self._signals:
             signal.connect(self._on_edited)
         session.cases_changed.connect(self._on_cases_changed)
+        layers.visibility_applied.connect(self._update_opacity)
 
     def close(self) -> None:
         """Release the viewer and the session."""
@@ -92,7 +93,8 @@ class Surfaces(QObject):
         for signal in self._signals:
             signal.disconnect(self._on_edited)
         self._session.cases_changed.disconnect(self._on_cases_changed)
-        self._camera.restore()
+        self._layers.visibility_applied.disconnect(self._update_opacity)
+        self._camera.close()
 
     def _make_timer(self, callback: Any) -> QTimer:
         timer = QTimer(self)
@@ -116,7 +118,6 @@ class Surfaces(QObject):
                 self._enter()
         elif self._layers.is_3d:
             self._stop()
-            self._viewer.scene.overlays.axes.visible = False
             self._remove_surfaces()
             self._camera.restore()
 
@@ -125,7 +126,7 @@ class Surfaces(QObject):
         if not self._layers.is_3d:
             return
         if self._viewer.dims.ndisplay == 3:
-            self._camera.fit()
+            self._fit_scan()
             if self._viewed_case != self._session.require_case().id:
                 self._viewed_case = self._session.require_case().id
                 self._camera.look_from_front()
@@ -139,6 +140,13 @@ class Surfaces(QObject):
         self._layers.apply_visibility()
         self._session.message.emit("info", "")
 
+    def _fit_scan(self) -> None:
+        """Fit the scan into the view, until the extent of the structures is known."""
+        image = self._session.require_case().image
+        spacing_mm = np.array(image.spacing_mm)
+        self._camera.show(np.zeros(3), (np.array(image.shape) - 1) * spacing_mm)
+        self._camera.fit()
+
     def _enter(self) -> None:
         self._layers.is_3d = True
         with self._layers.suppress_events():
@@ -147,7 +155,6 @@ class Surfaces(QObject):
                 if image.visible:
                     image.visible = False
         self._layers.apply_visibility()
-        self._viewer.scene.overlays.axes.visible = True  # names the directions of the patient
         self._camera.enter()
         self._patience_timer.start(PATIENCE_MS)
         self._compute_timer.start(0)
@@ -207,10 +214,20 @@ class Surfaces(QObject):
             elif is_software:
                 self._session.message.emit("info", SOFTWARE_TEXT)
             self._pending = surfaces
+            self._fit_structures(surfaces, spacing)
             self._remove_surfaces(keep={item.role for item in surfaces})
             self._show_timer.start(0)
 
         self._session.task_runner.submit(compute, on_done, self._session.report_error)
+
+    def _fit_structures(
+        self, surfaces: Sequence[JoinedSurfaces], spacing_mm: Sequence[float]
+    ) -> None:
+        """Fit the structures into the view when they are shown first."""
+        if surfaces and not self._list_surfaces():
+            ends = [(item.vertices.min(axis=0), item.vertices.max(axis=0)) for item in surfaces]
+            low, high = np.min(ends, axis=(0, 1)), np.max(ends, axis=(0, 1))
+            self._camera.show(low * spacing_mm, high * spacing_mm)
 
     def _show_next(self) -> None:
         """Show the surfaces of one role; napari takes a while to add a layer."""
@@ -222,18 +239,33 @@ class Surfaces(QObject):
         settings["metadata"][METADATA_KEY]["of"] = item.role
         settings |= {
             "name": f"{item.role} (3D)",
-            "opacity": OPACITY[item.role],
+            "opacity": self._choose_opacity(item.role),
             "visible": self._layers.is_surface_shown(item.role),
             "shading": "none",  # the light is part of the colors
             "vertex_colors": item.colors,
         }
         old = [layer for layer in self._list_surfaces() if get_role(layer) == item.role]
         with self._layers.suppress_events():
-            self._layers.insert(StructureSurface((item.vertices, item.faces), **settings))
+            surface = StructureSurface((item.vertices, item.faces), **settings)
+            self._layers.insert(surface)
             for layer in old:
                 self._viewer.layers.remove(layer)
+            surface.name = settings["name"]  # napari numbers it beside one of the same name
+            self._update_opacity()
         if self._pending:
             self._show_timer.start(0)
+
+    def _choose_opacity(self, role: str) -> float:
+        """Let the label be seen through the prediction, which is opaque if it is alone."""
+        roles = {get_role(layer) for layer in self._list_surfaces()}
+        is_alone = "label" not in roles or not self._layers.is_surface_shown("label")
+        return OVER_LABEL_OPACITY if role == "prediction" and not is_alone else 1.0
+
+    def _update_opacity(self) -> None:
+        for layer in self._list_surfaces():
+            opacity = self._choose_opacity(get_role(layer))
+            if layer.opacity != opacity:
+                layer.opacity = opacity
 
     def _list_surfaces(self) -> list[Layer]:
         return self._layers.find_layers("surface")
@@ -265,7 +297,9 @@ def build_surfaces(
         if meshes:
             colors = {c.value: parse_color(c.color) for c in classes}
             if role == "prediction":
-                colors = {value: lighten(color) for value, color in colors.items()}
+                colors = {
+                    value: lighten(color, SURFACE_WHITENESS) for value, color in colors.items()
+                }
             joined.append(join(role, meshes, colors))
     return joined
 

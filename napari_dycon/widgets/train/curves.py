@@ -30,6 +30,7 @@ DICE_TIP = (
     "Dice of the networks alone. Complete predictions may also use aligned labeled scans, so that "
     "their Dice in the list of cases differs"
 )
+NO_TRAINING_TEXT = "No training yet."
 NEXT_TRAINING_TEXT = "No validation Dice yet: the next training measures it."
 
 
@@ -44,12 +45,16 @@ class LearningCurves(QWidget):
         self._plot_items: dict[str, Any] = {}
         self._changed_curves: set[str] = set()
         self._run_id = ""
+        self._is_training = self._has_runs = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         self.dice_note = make_plain_label()  # instead of an empty chart
         self.dice_note.hide()
         layout.addWidget(self.dice_note)
+        self.loss_note = make_plain_label(NO_TRAINING_TEXT)
+        layout.addWidget(self.loss_note)
+        self.loss_note.hide()
         for name, color, title, y_max in CURVES:
             plot = StaticPlot(y_max)
             pen = pg.mkPen(color, width=2)
@@ -83,6 +88,20 @@ class LearningCurves(QWidget):
         dice_title = self.titles[[name for name, *_ in CURVES].index("dice")]
         for widget in (dice_title, self.plots["dice"]):
             widget.setVisible(not reason)
+
+    def set_state(self, *, is_training: bool, has_runs: bool) -> None:
+        """Reserve the place for the loss of a training, or say that there was none yet."""
+        self._is_training, self._has_runs = is_training, has_runs
+        self._show_loss()
+
+    def _show_loss(self) -> None:
+        """Show the chart of the loss if there is one, or if it is about to begin."""
+        is_shown = self._is_training or bool(self.points["loss"][0])
+        self.loss_note.setVisible(not is_shown and not self._has_runs)
+        loss_title = self.titles[[name for name, *_ in CURVES].index("loss")]
+        for widget in (loss_title, self.plots["loss"]):
+            if widget.isHidden() == is_shown:
+                widget.setVisible(is_shown)
 
     def add_event(self, event: Event) -> None:
         """Add the values of an engine event."""
@@ -135,3 +154,4 @@ class LearningCurves(QWidget):
             self._plot_items[name].setData(*self.points[name])
             self.plots[name].fit(*self.points[name])
             self._changed_curves.discard(name)
+        self._show_loss()

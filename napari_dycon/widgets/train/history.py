@@ -16,6 +16,7 @@ from napari_dycon.application.training.history import (
 )
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
+from napari_dycon.widgets.train.curves import NO_TRAINING_TEXT
 from napari_dycon.widgets.train.static_plot import StaticPlot
 from napari_dycon.widgets.window.helpers import make_plain_label
 
@@ -98,7 +99,9 @@ class TrainingHistory(QWidget):
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)
-        self.summary_label.setText(compare_rounds(runs))
+        self.summary_label.setText(compare_rounds(runs) if runs else NO_TRAINING_TEXT)
+        for widget in (self.table, self.plot_title):
+            widget.setVisible(bool(runs))
         self._draw()
 
     def _draw(self, *_: object) -> None:
@@ -107,7 +110,7 @@ class TrainingHistory(QWidget):
         plot = self.dice_plot if has_validation else self.loss_plot
         for one in (self.dice_plot, self.loss_plot):
             one.clear()
-            one.setVisible(one is plot)
+            one.setVisible(one is plot and bool(self.runs))
         self.plot_title.setText(
             "Dice on the validation cases by step" if has_validation else "Training loss by step"
         )

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_dycon.application.activities import Activities
 from napari_dycon.application.training.status import RunStatus, describe_dice
@@ -39,6 +38,7 @@ from napari_dycon.widgets.train.curves import (
     LearningCurves,
 )
 from napari_dycon.widgets.train.history import TrainingHistory
+from napari_dycon.widgets.window.folding import make_collapsible
 from napari_dycon.widgets.window.helpers import (
     make_button,
     report_errors,
@@ -157,10 +157,7 @@ class TrainSection(QWidget):
         layout.addWidget(self.status_label)
         layout.addWidget(self.device_label)
         layout.addWidget(self.curves)
-        collapsible = QCollapsible("Training history")
-        collapsible.layout().setContentsMargins(0, 0, 0, 0)
-        collapsible.addWidget(self.history)
-        layout.addWidget(collapsible)
+        layout.addWidget(make_collapsible("Training history", self.history))
         layout.addStretch(1)
 
     def build_config(self) -> TrainConfig:
@@ -281,6 +278,9 @@ class TrainSection(QWidget):
             stop_blocked_reason = "training is stopping"
         set_enabled(self.stop_button, stop_blocked_reason)
         self.init_checkbox.setEnabled(self._find_last_run() is not None and is_idle)
+        self.curves.set_state(
+            is_training=not is_idle, has_runs=project is not None and bool(project.runs.list())
+        )
         for item in (self.method, self.preset, self.device, self.minutes, self.preview_checkbox):
             item.setEnabled(is_idle)
         self._show_stop_button()

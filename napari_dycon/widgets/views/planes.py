@@ -71,12 +71,21 @@ def compute_edge_letters(affine: npt.NDArray[np.float64], plane: Plane) -> EdgeL
     down = affine[:3, vertical_axis]
     if plane.vertical_orientation == "up":
         down = -down
-    right = affine[:3, horizontal_axis]
+    return name_edges(affine[:3, horizontal_axis], -down)
+
+
+def name_edges(right: npt.NDArray[np.float64], upward: npt.NDArray[np.float64]) -> EdgeLetters:
+    """Name the directions at the edges of a view.
+
+    Parameters
+    ----------
+    right, upward : directions in RAS+ to the right and to the top of the view
+    """
     return EdgeLetters(
         left=describe_direction(-right),
         right=describe_direction(right),
-        top=describe_direction(-down),
-        bottom=describe_direction(down),
+        top=describe_direction(upward),
+        bottom=describe_direction(-upward),
     )
 
 

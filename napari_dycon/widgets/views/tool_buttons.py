@@ -15,7 +15,7 @@ from napari_dycon.widgets.window.helpers import set_enabled
 # napari's mode, text, tooltip
 TOOLS = (
     ("pan_zoom", "Move", "Move the image, and the crosshair by a click (Z)"),
-    ("paint", "Brush", "Paint the selected structure (P)"),
+    ("paint", "Brush", "Paint a structure or background, or erase, as chosen under Annotate"),
     ("polygon", "Polygon", "Draw an outline; a double click closes it, Esc cancels it (3)"),
     ("fill", "Fill", "Fill a connected area of one structure in the slice (F)"),
 )
@@ -68,5 +68,7 @@ class ToolButtons(QWidget):
 
     def _refresh(self, *_: object) -> None:
         mode = "" if self._label is None else str(self._label.mode)
+        if mode == "erase":  # napari's eraser is a brush, too
+            mode = "paint"
         for name, button in self.buttons.items():
             button.setChecked(name == mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from qtpy.QtCore import QObject, QTimer
@@ -17,11 +18,17 @@ from napari_dycon.core.types import Box
 from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.napari_internals import get_canvas_widget, omit_brush_box
 from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
-from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
+from napari_dycon.widgets.views.planes import (
+    EdgeLetters,
+    Plane,
+    compute_edge_letters,
+    name_edges,
+)
 
 Position = tuple[float, float, float]  # in mm along the canonical axes
 RESIZE_MS = 60
 MIN_MOVE_MM = 1e-6
+SOLID_TITLE = "3D"
 FIT_FRACTION = 0.95  # of a view, which a fitted scan fills
 
 
@@ -76,24 +83,22 @@ class View(QObject):
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._draw_annotations)
-        self._fitted: tuple[object, ...] | None = None  # the camera after the scan was fitted
+        self._fitted: tuple[float, ...] | None = None  # camera and size, until the user zooms
         self._fit_timer = QTimer(self)  # a window that is resized changes the size many times
         self._fit_timer.setSingleShot(True)
         self._fit_timer.setInterval(RESIZE_MS)
         self._fit_timer.timeout.connect(self.fit)
         camera = model.scene.camera
-        self._connections = (
-            *(
-                (emitter, self.update_annotations)
-                for emitter in (
-                    camera.events.center,
-                    camera.events.zoom,
-                    camera.events.orientation,
-                    model.dims.events.ndisplay,
-                    model.canvas.events.size,
-                )
-            ),
-            (model.canvas.events.size, self._on_resized),
+        self._connections = tuple(
+            (emitter, self.update_annotations)
+            for emitter in (
+                camera.events.center,
+                camera.events.zoom,
+                camera.events.angles,
+                camera.events.orientation,
+                model.dims.events.ndisplay,
+                model.canvas.events.size,
+            )
         )
         for emitter, handler in self._connections:
             emitter.connect(handler)
@@ -138,7 +143,7 @@ class View(QObject):
         if tuple(self.model.dims.order) != plane.order:
             self.model.dims.order = plane.order
         orientation = (plane.vertical_orientation, "right")
-        if self.model.scene.camera.orientation2d != orientation:
+        if self.is_flat and self.model.scene.camera.orientation2d != orientation:
             self.model.scene.camera.orientation2d = orientation
         self.update_annotations()
 
@@ -194,8 +199,10 @@ class View(QObject):
 
     def fit_scan(self) -> None:
         """Fit the scan alone: layers that are hidden may still have the size of another case."""
+        if not self.is_flat:
+            return  # the 3D view is fitted on its own
         case, size_px = self._case, self.geometry.size_px
-        if case is not None and self.is_flat and min(size_px) > 0:
+        if case is not None and min(size_px) > 0:
             axes = self.plane.displayed_axes
             shape, spacing_mm = case.image.shape, case.image.spacing_mm
             camera = self.model.scene.camera
@@ -205,28 +212,49 @@ class View(QObject):
             )
             vertical, horizontal = ((shape[axis] - 1) * spacing_mm[axis] / 2 for axis in axes)
             camera.center = (0.0, vertical, horizontal)
-        self.remember_fit()
+        self._fitted = (*self._read_size(), *self._read_camera())
 
-    def remember_fit(self) -> None:
-        """Fit the scan again when the canvas changes its size, until the user zooms or pans."""
-        self._fitted = self._camera_state()
+    def _read_size(self) -> tuple[float, float]:
+        return float(self.canvas.width()), float(self.canvas.height())
 
-    def _camera_state(self) -> tuple[object, ...]:
+    def _read_camera(self) -> tuple[float, ...]:
         camera = self.model.scene.camera
-        return camera.zoom, camera.center[-2], camera.center[-1]
+        return float(camera.zoom), float(camera.center[-2]), float(camera.center[-1])
 
-    def _on_resized(self, _: object) -> None:
-        if self.is_flat and self._fitted == self._camera_state():
-            self._fit_timer.start()
+    def _keep_fitted(self) -> None:
+        """Fit the scan again when the canvas has another size, until the user zooms or pans.
+
+        The size also changes while the 3D view is open. After a change, napari may have adapted
+        the camera to the new size already, so that only the size tells what happened.
+        """
+        if self._fitted is None or not self.is_flat:
+            return
+        if self._fitted[:2] != self._read_size():
+            if not self._fit_timer.isActive():
+                self._fit_timer.start()
+        elif not np.allclose(self._fitted[2:], self._read_camera(), rtol=1e-6):
+            self._fitted = None
 
     def update_annotations(self, *_: object) -> None:
         """Draw the annotations again in the next iteration of the event loop."""
         self._timer.start()
 
     def _draw_annotations(self) -> None:
+        self._keep_fitted()
         case = self._case
-        if case is None or not self.is_flat:
+        if case is None:
             self.annotations.show_content(AnnotationContent())
+            return
+        name = escape_control_characters(case.display_name)
+        if not self.is_flat:
+            self.annotations.show_content(
+                AnnotationContent(
+                    name=name,
+                    title=SOLID_TITLE,
+                    short_title=SOLID_TITLE,
+                    letters=self._name_directions(case),
+                )
+            )
             return
         geometry, shown = self.geometry, self.displayed_position
         vertical, horizontal = self.plane.displayed_axes
@@ -235,7 +263,7 @@ class View(QObject):
             crosshair = geometry.to_pixel(self.position[vertical], self.position[horizontal])
         self.annotations.show_content(
             AnnotationContent(
-                name=escape_control_characters(case.display_name),
+                name=name,
                 title=describe_slice(case, self.plane, shown),
                 short_title=describe_slice(case, self.plane, shown, is_short=True),
                 note=describe_stage(case),
@@ -248,6 +276,15 @@ class View(QObject):
                 is_active=self.is_active,
             )
         )
+
+    def _name_directions(self, case: ActiveCase) -> EdgeLetters:
+        """Name the directions of the patient at the edges of the 3D view."""
+        camera, order = self.model.scene.camera, self.model.dims.order
+        view, up = np.zeros(3), np.zeros(3)  # along the axes of the scan
+        view[list(order)], up[list(order)] = camera.view_direction, camera.up_direction
+        rotation = case.image.affine[:3, :3] / np.array(case.image.spacing_mm)
+        forward, upward = rotation @ view, rotation @ up
+        return name_edges(np.cross(forward, upward), upward)
 
     def _locate_region(self, case: ActiveCase) -> tuple[float, float, float, float] | None:
         """Borders of the region of interest in pixels, where the slice goes through it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, QTimer
@@ -23,16 +24,23 @@ class CloseHandler(QObject):
     Parameters
     ----------
     on_closed : called after the window has closed; closing can be cancelled
+    list_tasks : titles of the tasks that closing would cancel, to ask about them instead of napari,
+        whose question does not say what would be lost; ``None`` leaves the question to napari
     """
 
     def __init__(
-        self, main_window: QWidget, session: Session, on_closed: Callable[[], None]
+        self,
+        main_window: QWidget,
+        session: Session,
+        on_closed: Callable[[], None],
+        list_tasks: Callable[[], list[str] | None] = lambda: None,
     ) -> None:
         super().__init__()  # no child of the window, which it would keep alive
         self.main_window = main_window
         self.is_closing = False
         self._session = session
         self._on_closed = on_closed
+        self._list_tasks = list_tasks
         self._has_warned = False
         self._is_prompting = False
         main_window.installEventFilter(self)
@@ -55,9 +63,10 @@ class CloseHandler(QObject):
     def eventFilter(self, _: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
         """Save and prompt before the window closes; release it only afterwards."""
         if event.type() == QEvent.Type.Close:
-            if self._is_prompting or (event.spontaneous() and self._can_stop_run):
+            if self._is_prompting or (event.spontaneous() and self._asks):
                 # By the window's own button. The prompt runs after the event: the desktop
-                # session may end, or a program may remove the window meanwhile.
+                # session may end, or a program may remove the window meanwhile. napari asks
+                # only while it handles such an event.
                 event.ignore()
                 if not self._is_prompting:
                     QTimer.singleShot(0, self._confirm_then_close)
@@ -75,11 +84,16 @@ class CloseHandler(QObject):
             self._original_close()
 
     def _handle_close(self, quit_app: bool = False, confirm_need: bool = False) -> Any:
-        if confirm_need and self._can_stop_run:
+        if confirm_need and self._asks:
             if self._is_prompting or not self._confirm_close():
                 return None
             confirm_need = False  # one question is enough
         return self._original_close(quit_app, confirm_need)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether it is not left to napari to ask before a user closes the window."""
+        return self._list_tasks() is not None or self._can_stop_run
 
     @property
     def _can_stop_run(self) -> bool:
@@ -117,7 +131,25 @@ class CloseHandler(QObject):
         return True
 
     def _confirm_close(self) -> bool:
-        """Ask whether to stop the active run; return whether the window may close."""
+        """Ask about an active run and about tasks; return whether the window may close."""
+        prompts = [self._ask_about_run] if self._can_stop_run else []
+        if tasks := self._list_tasks():
+            prompts.append(partial(self._ask_about_tasks, tasks))
+        self._is_prompting = True
+        try:
+            return all(prompt() for prompt in prompts)
+        finally:
+            self._is_prompting = False
+
+    def _ask_about_tasks(self, tasks: list[str]) -> bool:
+        text = (
+            f"{', '.join(dict.fromkeys(tasks))}: not finished yet, and canceled if the window is "
+            "closed. Labels are saved."
+        )
+        prompt = UserPrompt("A task is running", text, (("Cancel it and close", lambda: None),))
+        return show_prompt(self.main_window, self._session, prompt)
+
+    def _ask_about_run(self) -> bool:
         session = self._session
 
         def stop() -> None:
@@ -136,8 +168,4 @@ class CloseHandler(QObject):
                 "reopen the project to resume it."
             )
         prompt = UserPrompt(title, text, ((keep, lambda: None), ("Stop and save", stop)))
-        self._is_prompting = True
-        try:
-            return show_prompt(self.main_window, session, prompt)
-        finally:
-            self._is_prompting = False
+        return show_prompt(self.main_window, session, prompt)

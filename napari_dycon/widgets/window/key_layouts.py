@@ -29,6 +29,7 @@ MODIFIERS = (
     Qt.KeyboardModifier.AltModifier,
     Qt.KeyboardModifier.MetaModifier,
 )
+BRACKETS = {"[": "BracketLeft", "]": "BracketRight"}
 LAST_ASCII = 0x7F
 FIRST_SPECIAL_KEY = 0x01000000  # Qt's Escape, arrows, function keys …
 
@@ -47,7 +48,7 @@ class KeyPress:
     def parse(cls, text: str) -> KeyPress:
         """Parse napari's notation, such as "N", "Shift-N", "Control-1" or "F1"."""
         *modifiers, name = text.split("-")
-        key = getattr(Qt.Key, f"Key_{name}")
+        key = getattr(Qt.Key, f"Key_{BRACKETS.get(name, name)}")
         return cls(
             get_number(key),
             has_shift="Shift" in modifiers,

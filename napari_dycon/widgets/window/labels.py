@@ -19,7 +19,7 @@ REMAINING_END = " left"
 class ElidedLabel(QLabel):
     """A label of one line, shortened with "…" if it does not fit; the tooltip has all of it.
 
-    The time left at the end of a text stays legible.
+    The time left at the end of a text stays legible. A detail in parentheses goes first.
     """
 
     def __init__(self) -> None:
@@ -58,6 +58,8 @@ class ElidedLabel(QLabel):
         else:
             what = self.text()
         width = self.width() - int(metrics.horizontalAdvance(end))
+        if what.endswith(")") and metrics.horizontalAdvance(what) > width:
+            what = what.rpartition(" (")[0]  # a detail, such as the number of the run
         return f"{metrics.elidedText(what, Qt.TextElideMode.ElideRight, width)}{end}"
 
     def _line_height(self) -> int:

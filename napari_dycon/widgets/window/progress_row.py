@@ -5,13 +5,14 @@ It has one height whether something runs or not, so that nothing moves under the
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QProgressBar, QSizePolicy, QWidget
 
 from napari_dycon.application.activities import Activities, Activity
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import make_button, report_errors, set_enabled
 from napari_dycon.widgets.window.labels import ElidedLabel
+from napari_dycon.widgets.window.message_bar import TALL_PANEL_PX
 
 BAR_STEPS = 1000
 BAR_HEIGHT_PX = 6
@@ -36,18 +37,15 @@ class ProgressRow(QWidget):
             "Pause", "Pause or resume training", report_errors(session, self.toggle_pause)
         )
         self.stop_button = make_button("Cancel", CANCEL_TIP, report_errors(session, self._stop))
-        texts = QVBoxLayout()
-        texts.setContentsMargins(0, 0, 0, 0)
-        texts.setSpacing(2)
-        texts.addWidget(self.label)
-        texts.addWidget(self.bar)
-        layout = QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(texts, 1)
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setVerticalSpacing(2)
+        self._grid.setColumnStretch(0, 1)
         for button, longest in ((self.pause_button, "Resume"), (self.stop_button, "Cancel")):
             button.setText(longest)
             button.setFixedWidth(button.sizeHint().width())
-            layout.addWidget(button)
+        self._is_tall = False
+        self._arrange()
         for item in (self.label, self.bar, self.pause_button, self.stop_button):
             policy = item.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
@@ -57,6 +55,22 @@ class ProgressRow(QWidget):
         session.run_changed.connect(self.refresh)
         session.project_changed.connect(self.refresh)
         self.refresh()
+
+    def adapt_to_height(self, panel_height: int) -> None:
+        """Give the text a line of its own where the panel is high enough."""
+        is_tall = panel_height >= TALL_PANEL_PX
+        if is_tall != self._is_tall:
+            self._is_tall = is_tall
+            self._arrange()
+
+    def _arrange(self) -> None:
+        n_columns, first_row = (3, 1) if self._is_tall else (1, 0)
+        for item in (self.label, self.bar, self.pause_button, self.stop_button):
+            self._grid.removeWidget(item)
+        self._grid.addWidget(self.label, 0, 0, 1, n_columns)
+        self._grid.addWidget(self.bar, 1, 0)
+        for column, button in enumerate((self.pause_button, self.stop_button), start=1):
+            self._grid.addWidget(button, first_row, column, 2 - first_row, 1)
 
     def refresh(self, *_: object) -> None:
         """Show what runs now."""

@@ -7,9 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QGridLayout,
+    QLabel,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_dycon.session import Session
+from napari_dycon.widgets.annotate.brush import BrushControls
 from napari_dycon.widgets.annotate.section import AnnotateSection
 from napari_dycon.widgets.annotate.structure_list import NUMBER_KEYS
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -20,12 +28,9 @@ from napari_dycon.widgets.window.key_dispatcher import PASS_ON
 from napari_dycon.widgets.window.key_layouts import KeyPress
 
 NAPARI_SHORTCUTS = (
-    ("2 or P", "brush"),
-    ("1 or E", "eraser; paints background"),
-    ("4 or F", "fill"),
     ("3", "polygon; a double click closes it, Esc cancels it"),
+    ("4 or F", "fill"),
     ("Z", "move"),
-    ("[ and ]", "smaller and larger brush"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
     ("Space (held)", "move and zoom while painting"),
     ("Ctrl+E", "next plane in the main view"),
@@ -60,6 +65,7 @@ def build_shortcuts(
     tools, brush, annotation = annotate.tools, annotate.brush, session.annotation
     layers = annotate.layers
     shortcuts = [
+        *build_brush_shortcuts(brush, layers),
         Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
             "W", "copy the structure from the previous slice", lambda: tools.copy_neighbor_slice(-1)
@@ -108,6 +114,32 @@ def build_shortcuts(
     return shortcuts + structure_shortcuts
 
 
+def build_brush_shortcuts(brush: BrushControls, layers: CaseLayers) -> list[Shortcut]:
+    """Build the shortcuts of the brush.
+
+    They replace those of napari, whose eraser paints background, and whose brush grows by a voxel.
+    While another layer than the label is active, the keys are napari's.
+    """
+
+    def own(action: Callable[[], object]) -> Callable[[], object]:
+        return lambda: action() if layers.is_own_layer_active else PASS_ON
+
+    # Buttons that are disabled do nothing.
+    paint, background, erase = (
+        own(button.click)
+        for button in (brush.paint_button, brush.background_button, brush.erase_button)
+    )
+    return [
+        Shortcut("P", "paint the structure", paint),
+        Shortcut("2", "paint the structure", paint),
+        Shortcut("B", "paint background", background),
+        Shortcut("E", "erase: no longer annotated", erase),
+        Shortcut("1", "erase: no longer annotated", erase),
+        Shortcut("[", "smaller brush", own(lambda: layers.step_brush(-1))),
+        Shortcut("]", "larger brush", own(lambda: layers.step_brush(1))),
+    ]
+
+
 def cancel_click(session: Session, layers: CaseLayers) -> object:
     """Stop waiting for a click; without one, the key is napari's."""
     if not layers.cancel_click():
@@ -136,11 +168,11 @@ class ShortcutsDialog(QDialog):
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
         grid.setHorizontalSpacing(18)
-        rows = [
-            (format_key(k.key), k.description)
-            for k in shortcuts
-            if not k.key.startswith("Control-")
-        ]
+        keys: dict[str, list[str]] = {}  # by what they do
+        for shortcut in shortcuts:
+            if not shortcut.key.startswith("Control-"):
+                keys.setdefault(shortcut.description, []).append(format_key(shortcut.key))
+        rows = [(" or ".join(names), text) for text, names in keys.items()]
         rows.append((f"Ctrl+1 … Ctrl+{NUMBER_KEYS}", "structure at that position in the list"))
         _add_table(grid, 0, 0, "DyCON", rows)
         _add_table(grid, 0, 2, "napari", NAPARI_SHORTCUTS)

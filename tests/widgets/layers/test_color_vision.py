@@ -20,6 +20,7 @@ from napari_dycon.core.colormaps import (
 )
 from napari_dycon.project.models import PALETTE, ClassInfo
 from napari_dycon.widgets.layers.colormaps import (
+    BACKGROUND_DOTS,
     DARK_DASH,
     build_difference_colormap,
     build_label_colormap,
@@ -154,3 +155,34 @@ def test_predictions_are_told_from_labels(vision: str) -> None:
     for info in CLASSES:
         for value in (info.value, DARK_DASH):
             assert difference(dashes[value][:3], parse_color(info.color), vision) > 15
+
+
+@pytest.mark.parametrize("vision", VISION)
+@pytest.mark.parametrize("scan", np.linspace(0, 1, 9))
+def test_the_outline_of_background_shows_on_any_scan(scan: float, vision: str) -> None:
+    contrast = [difference(dot[:3], [scan] * 3, vision) for dot in BACKGROUND_DOTS]
+    assert max(contrast) > 25
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_outline_of_background_is_told_from_structures_and_predictions(vision: str) -> None:
+    light, dark = (dot[:3] for dot in BACKGROUND_DOTS)
+    assert difference(light, dark, vision) > 40
+    dashes = build_prediction_colormap(CLASSES).color_dict
+    for info in CLASSES:
+        for dot in (light, dark):
+            assert difference(dot, parse_color(info.color), vision) > MIN_DIFFERENCE
+        assert difference(light, dashes[info.value][:3], vision) > 10
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_dashes_of_a_prediction_show_inside_its_own_label(vision: str) -> None:
+    """The fill of the label lies over them."""
+    fills = build_label_colormap(CLASSES, show_unannotated=False).color_dict
+    dashes = build_prediction_colormap(CLASSES).color_dict
+    for info in CLASSES:
+        fill = fills[info.value]
+        around = blend(fill)
+        for value in (info.value, DARK_DASH):
+            dash = blend(fill, background=np.asarray(dashes[value][:3]))  # type: ignore[arg-type]
+            assert difference(dash, around, vision) > 15, info.color

@@ -15,6 +15,8 @@ from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 pytestmark = pytest.mark.gui
 
 # In names of actions of other layers than labels.
+# Keys of tools whose meaning in napari would not fit: its eraser paints background.
+REPLACED = ("P", "2", "B", "E", "1", "[", "]")
 ELSEWHERE = ("points", "shape", "vertex", "plane", "_add_", "in_slice", "direct", "select_mode")
 
 
@@ -38,8 +40,8 @@ def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> Non
         theirs |= {str(key) for key in keys}
     layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
     for key in panel.shortcuts:
-        if key.key == "Escape":
-            continue  # left to napari unless a command waits for a click
+        if key.key == "Escape" or key.key in REPLACED:
+            continue  # left to napari unless a command waits for a click, or the label is active
         wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
         assert wanted not in layer_keys, key.key
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
