@@ -77,9 +77,9 @@ def starting_text(run_id: str) -> str:
 
 
 def describe_dice(dice: float, n_cases: int) -> str:
-    """Describe a validation Dice and the number of cases; predictions may also use atlases."""
+    """Describe a validation Dice, of the networks without atlases, and the number of cases."""
     cases = f"{n_cases} validation cases" if n_cases > 1 else "the validation case"
-    return f"Dice on {cases}: {dice:.2f} (networks only)"
+    return f"Network Dice on {cases}: {dice:.2f}"
 
 
 def describe_outcome(event: FinishedEvent | StoppedEvent, n_validation: int) -> str:

@@ -34,12 +34,12 @@ SHORT_TIME = "The time was too short to learn much (3 steps). Train longer."
         (
             FinishedEvent(step=120, elapsed_s=180.0, dice=0.404),
             1,
-            "Training finished: 120 steps in 3 min. Dice on the validation case: 0.40 (networks only).",
+            "Training finished: 120 steps in 3 min. Network Dice on the validation case: 0.40.",
         ),
         (
             StoppedEvent(step=1, elapsed_s=45.0, dice=0.5),
             2,
-            "Training stopped: 1 step in 45 s. Dice on 2 validation cases: 0.50 (networks only).",
+            "Training stopped: 1 step in 45 s. Network Dice on 2 validation cases: 0.50.",
         ),
         (FinishedEvent(elapsed_s=180.0), 0, "Training finished: 0 steps in 3 min."),
     ],
@@ -55,7 +55,8 @@ def test_the_outcome_in_words(
     [
         (
             (STARTED, STEP, FinishedEvent(step=120, elapsed_s=180.0, dice=0.4)),
-            ("result", "Training finished: 120 steps in 3 min. Dice on the validation case: 0.40 (networks only)."),
+            ("result", "Training finished: 120 steps in 3 min. "
+            "Network Dice on the validation case: 0.40."),
         ),
         ((STARTED, WarningEvent(message="One scan is blank."), STEP, StoppedEvent(elapsed_s=60.0)),
          ("result", "Training stopped: 0 steps in 1 min.")),

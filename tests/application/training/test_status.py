@@ -97,9 +97,9 @@ def test_the_validation_dice_is_told_in_words_with_the_number_of_cases() -> None
     started = StartedEvent(run="001-dycon", validation=1)
     assert follow(started).score == ""
     assert follow(started, ValidationEvent(step=10, mean=0.443)).score == (
-        "Dice on the validation case: 0.44 (networks only)"
+        "Network Dice on the validation case: 0.44"
     )
-    assert describe_dice(0.0, 3) == "Dice on 3 validation cases: 0.00 (networks only)"
+    assert describe_dice(0.0, 3) == "Network Dice on 3 validation cases: 0.00"
 
 
 def test_devices_are_told_without_names_of_libraries() -> None:

@@ -150,7 +150,7 @@ def test_the_state_of_a_run_is_told_in_words(train_tab: Any) -> None:
         )
     )
     assert train.status_label.text() == (
-        "Training, about 3 min left\nDice on the validation case: 0.44 (networks only)"
+        "Training, about 3 min left\nNetwork Dice on the validation case: 0.44"
     )
     assert "torch" not in train.device_label.text()
     assert "torch" in train.device_label.toolTip()
@@ -164,7 +164,7 @@ def test_the_state_of_a_run_is_told_in_words(train_tab: Any) -> None:
     train_tab.session.event.emit(StartedEvent(run="001-dycon", validation=1))
     train_tab.session.event.emit(FinishedEvent(step=11, elapsed_s=240.0, dice=0.0))
     assert train.status_label.text() == (
-        "Finished after 4 min, 11 steps.\nDice on the validation case: 0.00 (networks only)"
+        "Finished after 4 min, 11 steps.\nNetwork Dice on the validation case: 0.00"
     )
 
 
