@@ -40,7 +40,8 @@ class TrainingHistory(QWidget):
         self.table.setAccessibleName("Training history")
         self.table.setToolTip(
             "Labels: number of training cases annotated completely or in part. Dice: final "
-            "validation Dice of the networks. To use a case for validation, right-click it in the list"
+            "validation Dice of the networks. To use a case for validation, right-click it in "
+            "the list"
         )
         header = self.table.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
