@@ -28,7 +28,7 @@ from napari_dycon.session import Session
 
 # As the command, but with an event for every step, so that curves can be compared.
 EVERY_STEP = (
-    "import napari_dycon.engine.training.trainer as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
+    "import napari_dycon.engine.training.step_events as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
     "from napari_dycon.cli.app import main; main()"
 )
 PATIENCE = 300.0  # seconds for one event

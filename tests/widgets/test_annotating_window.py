@@ -13,6 +13,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_dycon.engine.evaluation.label_comparison import difference_map
+from napari_dycon.exports.selection import MaskOrigin, classify_label
+from napari_dycon.project.acceptances import has_recorded_acceptance
 from napari_dycon.project.runs.events import FinishedEvent, StartedEvent, StepEvent, ValidationEvent
 from napari_dycon.widgets.layers import overlays
 
@@ -79,6 +81,29 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened_panel
     panel.annotate.brush.paint_button.click()  # paints freely again
     label.paint((6, 20, 2), 1)
     assert view.label[6, 20, 2] == 1
+
+
+def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(opened_panel: Any, qtbot: Any) -> None:
+    _, panel = opened_panel
+    session, label = panel.session, panel.layers.find_layer("label")
+    project, case = session.project, session.case
+
+    def find_origin() -> MaskOrigin:
+        session.save_label()
+        qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+        return classify_label(project, case.id, np.where(case.label == 255, 0, case.label))
+
+    label.paint((6, 20, 2), 1)
+    panel.review.accept_brush_button.click()
+    assert find_origin() is MaskOrigin.DRAWN
+    label.paint((6, 8, 8), 1)
+    session.save_label()
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+    assert has_recorded_acceptance(project, case.id, case.label)
+    assert find_origin() is MaskOrigin.CORRECTED
+    label.undo()
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+    assert not has_recorded_acceptance(project, case.id, case.label)
 
 
 def test_the_next_case_reuses_the_layers_but_not_their_history(

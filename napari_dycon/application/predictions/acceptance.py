@@ -67,7 +67,10 @@ class PredictionAcceptance:
         self._editor = editor
         self._autosaver = autosaver
         self.last: AcceptedEdit | None = None
+        self._before_brush: LabelArray | None = None
+        self._has_copied = False  # by brush, since the label was last saved
         state.case_shown.connect(self._on_case_shown)
+        state.label_saved.connect(self._record_copied)
         state.edit_undone.connect(self._on_edit_undone)
 
     def accept(
@@ -98,6 +101,22 @@ class PredictionAcceptance:
         self._autosaver.save()
         return changed
 
+    def begin_brush(self) -> None:
+        """Note the label before a brush copies parts of the prediction to it."""
+        self._before_brush = self._state.require_case().label.copy()
+
+    def note_copied(self) -> None:
+        """Note that the brush has copied a part; this is recorded once the label is saved."""
+        self._has_copied = True
+
+    def _record_copied(self, case_id: str) -> None:
+        case, before = self._state.case, self._before_brush
+        if not self._has_copied or case is None or case.id != case_id:
+            return
+        self._has_copied = False
+        if case.run is not None and before is not None:
+            self._record(case, case.run, before, case.label.copy())
+
     def can_undo(self) -> bool:
         """Whether the label is as the last acceptance left it, so that one undo takes it back."""
         case, last = self._state.case, self.last
@@ -122,7 +141,7 @@ class PredictionAcceptance:
         self._state.cases_changed.emit()
 
     def _on_case_shown(self, _: object) -> None:
-        self.last = None
+        self.last, self._before_brush, self._has_copied = None, None, False
 
     def _on_edit_undone(self) -> None:
         """Take back an acceptance that was undone, or restore it."""

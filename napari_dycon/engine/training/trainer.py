@@ -13,10 +13,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from typing import Literal
-
-import torch
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.engine.atlas.training_set import build_atlas_training_set
@@ -53,12 +50,12 @@ from napari_dycon.engine.training.preview import Previewer
 from napari_dycon.engine.training.retry import retry_on_full_disk
 from napari_dycon.engine.training.schedules import learning_rate_factor, rescale_progress
 from napari_dycon.engine.training.setup import Components, Compute
+from napari_dycon.engine.training.step_events import StepReporter, StepResult
 from napari_dycon.engine.training.stepper import PartialUpdateError
 from napari_dycon.engine.training.time_plan import TimePlan
 from napari_dycon.engine.training.validation import Validator
 from napari_dycon.project.prediction_store import PredictionStore
 from napari_dycon.project.runs.events import (
-    MAX_NUMBER,
     CheckpointEvent,
     Event,
     PausedEvent,
@@ -66,27 +63,13 @@ from napari_dycon.project.runs.events import (
     PhaseEvent,
     RegistrationEvent,
     ResumedEvent,
-    SemiSupervisedEvent,
-    StepEvent,
     WarningEvent,
 )
 from napari_dycon.project.runs.metadata import Outcome
 from napari_dycon.project.runs.run import Run
 
-STEP_EVENT_INTERVAL_S = 0.5
 MIN_WARMUP_STEPS = 20  # over which the learning rate rises, however much time preparation took
 MEASURED_STEPS = 2  # before registration, to find out how much time it may take
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """Losses of one optimization step, and the values of the schedules it was taken with."""
-
-    loss: torch.Tensor
-    loss_terms: dict[str, torch.Tensor]
-    beta: float
-    learning_rate: float
-    has_unlabeled: bool
 
 
 class Trainer:
@@ -134,8 +117,8 @@ class Trainer:
         self._guard = NonFiniteGuard(progress.skipped_steps)
         self._batches = BatchLoader(data, compute.device)
         self._no_unlabeled: list[UnlabeledCase] = []
-        self._has_used_unlabeled = False
-        self._step_reported_at = self._saved_at = time.monotonic()
+        self._reporter = StepReporter(clock, plan)
+        self._saved_at = time.monotonic()
 
     @property
     def _config(self) -> TrainConfig:
@@ -182,7 +165,7 @@ class Trainer:
             if result is None:  # memory ran out; the next step is smaller
                 continue
             self._plan.record_step(time.monotonic() - begin, has_unlabeled=result.has_unlabeled)
-            yield from self._report_step(result)
+            yield from self._reporter.report(self._step, self._config, result)
             yield from self._save_periodically()
             yield from self._previewer.preview_if_due(self._model, self._step)
             yield from self._validator.validate_if_due(self._model, self._step)
@@ -305,18 +288,6 @@ class Trainer:
         self._step = progress.step
         yield ResumedEvent(step=self._step, resumed_from_step=self._step)
 
-    def _report_step(self, result: StepResult) -> Iterator[Event]:
-        """Yield a ``step`` event, a few times a second at most, and one at the first unlabeled."""
-        if result.has_unlabeled and not self._has_used_unlabeled:
-            self._has_used_unlabeled = True
-            yield SemiSupervisedEvent(step=self._step, progress=self._clock.progress(self._step))
-        now = time.monotonic()
-        if self._step > 1 and now - self._step_reported_at < STEP_EVENT_INTERVAL_S:
-            return
-        self._step_reported_at = now
-        remaining_s = self._plan.remaining(self._step)
-        yield build_step_event(self._step, self._config, self._clock, result, remaining_s)
-
     def _save_periodically(self) -> Iterator[Event]:
         """Write a checkpoint when one is due, and at once after a change of the memory plan."""
         yield from self._writer.poll_events()
@@ -414,31 +385,3 @@ def report_registration(
         if isinstance(event, RegistrationEvent):
             last = event
             yield describe_registration()
-
-
-def build_step_event(
-    step: int,
-    config: TrainConfig,
-    clock: TrainingClock,
-    result: StepResult,
-    remaining_s: float | None,
-) -> StepEvent:
-    """Build the event with the losses of a step and the remaining time of the run."""
-    progress, elapsed_s = clock.progress(step), clock.elapsed()
-    return StepEvent(
-        step=step,
-        steps=config.steps,
-        progress=round(progress, 5),
-        loss=_to_json_number(result.loss),
-        loss_terms={name: _to_json_number(term) for name, term in result.loss_terms.items()},
-        beta=round(result.beta, 4),
-        learning_rate=result.learning_rate,
-        elapsed_s=round(elapsed_s, 2),
-        remaining_s=remaining_s,
-    )
-
-
-def _to_json_number(value: torch.Tensor) -> float | None:
-    """Return a rounded number; ``None`` if it is not finite, or too large for an event."""
-    number = float(value.detach())
-    return round(number, 6) if abs(number) <= MAX_NUMBER else None

@@ -37,7 +37,8 @@ class PaintLimits:
 
     ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
     range that can be painted, ``reference_label`` a label that is copied instead of one value.
-    ``on_limited`` is called after each limited painting with whether anything was painted.
+    ``on_limited`` is called after each limited painting with whether anything was painted,
+    ``on_copied`` after each one that copied something.
     ``history_stepped`` is emitted after an undo or redo in any of the views, ``history_changed``
     also after a new edit.
     """
@@ -49,6 +50,7 @@ class PaintLimits:
     intensity_range: tuple[float, float] | None = None
     reference_label: LabelArray | None = None
     on_limited: OnLimited | None = None
+    on_copied: Callable[[], None] | None = None
 
 
 class CaseLabels(ExtensibleLabels):
@@ -216,6 +218,8 @@ class CaseLabels(ExtensibleLabels):
                     if has_painted is None
                     else has_painted | (False if value_painted is None else value_painted)
                 )
+        if self.limits.on_copied is not None and np.any(has_painted):
+            self.limits.on_copied()
         return has_painted
 
     def _paint_value(self, data: Any, mask: Any, value: int, region: Box) -> Any:

@@ -167,6 +167,7 @@ class PaintedLayers(LayerStack):
             self.viewer.layers.selection.active = layer
             layer.visible = True
             layer.limits.reference_label = case.prediction
+            self.session.review.acceptance.begin_brush()
             layer.mode = "paint"
             self.tool_changed.emit()
 
@@ -178,6 +179,7 @@ class PaintedLayers(LayerStack):
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
         label.limits.on_limited = self._on_limited_painting
+        label.limits.on_copied = self.session.review.acceptance.note_copied
         label.limits.history_changed.connect(self.history_changed.emit)
         label.limits.intensity_range = self.session.annotation.paint_range
         label.events.selected_label.connect(self._on_selected_label_changed)

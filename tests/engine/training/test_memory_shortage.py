@@ -21,7 +21,7 @@ from napari_dycon.engine.memory import (
 )
 from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
-from napari_dycon.engine.training import trainer
+from napari_dycon.engine.training import step_events
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import EngineError
 from napari_dycon.project.runs.events import parse_event
@@ -95,7 +95,7 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(
     for interrupt in (False, True):
         simulated_gpu.voxels, simulated_gpu.refused = 10**9, 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer, "STEP_EVENT_INTERVAL_S", 0.0)
+            patch.setattr(step_events, "STEP_EVENT_INTERVAL_S", 0.0)
             events = limited(train(project, make_config("supervised", **settings)))
             for event in events:
                 # Written at once when the plan was lowered, and not only minutes later.

@@ -15,7 +15,7 @@ from napari_dycon.project.store import Project
 def test_the_event_comes_with_the_first_step_on_unlabeled_scans(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("napari_dycon.engine.training.trainer.STEP_EVENT_INTERVAL_S", 0.0)
+    monkeypatch.setattr("napari_dycon.engine.training.step_events.STEP_EVENT_INTERVAL_S", 0.0)
     settings = {**TINY, "steps": 6, "semi_supervised.start": 0.5}
     events = list(train(project, make_config("dycon", "default", settings)))
     (joined,) = [event for event in events if isinstance(event, SemiSupervisedEvent)]
