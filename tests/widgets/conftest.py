@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.box_scans import make_scan_project
 from helpers.example_window import WINDOW_SIZE, open_example, reset_window, wait_until
+from helpers.shared_example import SharedExample
 
 from napari_dycon.project.store import Project
 
@@ -30,18 +33,24 @@ def skip_without_display() -> None:
         pytest.skip("no display; run under xvfb-run")
 
 
-@pytest.fixture(scope="session")
-def _exempt_libraries() -> None:
-    """Before the first window: objects of windows must be collected."""
+@pytest.fixture(scope="module")
+def _exempt_objects() -> None:
+    """Let Python collect only garbage of the windows that the tests of a file open.
+
+    napari collects garbage whenever a layer is removed. Here, before the first window of a file,
+    all that is left of others has been collected.
+    """
     responsiveness = pytest.importorskip("napari_dycon.widgets.layers.responsiveness")
     importlib.import_module("napari_dycon.widgets.panel")
     responsiveness.load_layer_libraries()
     responsiveness.exempt_libraries_from_collection()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
 def window(
-    _exempt_libraries: None, needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any
+    _exempt_objects: None, needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any
 ) -> Iterator[Callable[[], Any]]:
     """Open windows: returns a function that gives ``(viewer, panel)``."""
     panels = []
@@ -78,7 +87,7 @@ def save_screenshot() -> Callable[[Any, str], None]:
 
 
 @pytest.fixture(scope="module")
-def module_window(_exempt_libraries: None, qapp: Any) -> Iterator[Any]:
+def module_window(_exempt_objects: None, qapp: Any) -> Iterator[Any]:
     """Give ``(viewer, panel)`` of a window that the tests of a file share."""
     from napari import Viewer
     from napari.qt import QtViewer
@@ -124,6 +133,15 @@ def separate_app_model(patch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def shared_window(module_window: Any) -> Iterator[Any]:
+    """Window without a project, ``(viewer, panel)``; tests of a file share the window."""
+    viewer, panel = module_window
+    visible = dict(panel.layers.visible)
+    yield viewer, panel
+    reset_window(viewer, panel, visible)
+
+
+@pytest.fixture
 def opened_panel(module_window: Any, project: Project) -> Iterator[Any]:
     """Window on the example, see ``open_example``; tests of a file share the window."""
     viewer, panel = module_window
@@ -139,3 +157,23 @@ def own_panel(window: Callable[[], Any], project: Project) -> Any:
     viewer, panel = window()
     open_example(panel, project)
     return viewer, panel
+
+
+@pytest.fixture(scope="module")
+def _shared_example(
+    module_window: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SharedExample]:
+    example = SharedExample(
+        *module_window,
+        lambda: make_scan_project(tmp_path_factory.mktemp("example")),
+        has_side_views=False,
+    )
+    yield example
+    example.close()
+
+
+@pytest.fixture
+def example_panel(_shared_example: SharedExample, qtbot: Any) -> Any:
+    """Panel on an example that the tests of a file share; they change no more than its label."""
+    _shared_example.prepare(qtbot)
+    return _shared_example.panel

@@ -24,10 +24,20 @@ Window = Callable[[], Any]
 
 
 @pytest.fixture
-def opened(window: Window, project: Project, qtbot: Any) -> Any:
+def opened(shared_window: Any, project: Project, qtbot: Any) -> Any:
     """Window on scan-0 of a project with two structures."""
+    return open_two_structures(shared_window, project, qtbot)
+
+
+@pytest.fixture
+def own_window(window: Window, project: Project, qtbot: Any) -> Any:
+    """A new window like ``opened``, in which the user has not folded anything."""
+    return open_two_structures(window(), project, qtbot)
+
+
+def open_two_structures(shown: Any, project: Project, qtbot: Any) -> Any:
+    viewer, panel = shown
     project.add_class("rim")
-    viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-0")
@@ -235,8 +245,10 @@ def test_everything_for_annotating_is_visible_on_a_small_screen(
     save_screenshot(viewer, f"annotate-{theme}")
 
 
-def test_tools_are_folded_in_a_low_window_until_the_user_decides(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
+def test_tools_are_folded_in_a_low_window_until_the_user_decides(
+    own_window: Any, qtbot: Any
+) -> None:
+    viewer, panel = own_window
     window, section = viewer.window._qt_window, panel.annotate
     window.resize(1366, 768)
     qtbot.waitUntil(lambda: not section.collapsible.isExpanded(), timeout=5_000)
@@ -246,8 +258,8 @@ def test_tools_are_folded_in_a_low_window_until_the_user_decides(opened: Any, qt
     assert section.collapsible.isExpanded()
 
 
-def test_tools_are_unfolded_again_in_a_high_window(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
+def test_tools_are_unfolded_again_in_a_high_window(own_window: Any, qtbot: Any) -> None:
+    viewer, panel = own_window
     section = panel.annotate
     viewer.window._qt_window.resize(1366, 768)
     qtbot.waitUntil(lambda: not section.collapsible.isExpanded(), timeout=5_000)

@@ -30,9 +30,9 @@ Window = Callable[[], Any]
 
 
 @pytest.fixture
-def opened(window: Window, project: Project, qtbot: Any) -> Any:
+def opened(shared_window: Any, project: Project, qtbot: Any) -> Any:
     """Panel on the project, with scan-1 in view."""
-    _, panel = window()
+    _, panel = shared_window
     open_project(panel, project, qtbot)
     panel.session.show_case("scan-1")
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)

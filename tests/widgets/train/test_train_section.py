@@ -26,9 +26,9 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def train_tab(window: Callable[[], Any], qtbot: Any) -> Any:
+def train_tab(shared_window: Any, qtbot: Any) -> Any:
     """Panel with the Train tab in view and one run in its charts."""
-    _, panel = window()
+    _, panel = shared_window
     panel.tabs.setCurrentWidget(_find_scroll_area(panel))
     events: list[Event] = [StartedEvent(run="001-dycon", validation=1)]
     for step in range(1, 101):

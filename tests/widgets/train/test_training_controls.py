@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def opened(window: Callable[[], Any], project: Project, qtbot: Any) -> Any:
-    _, panel = window()
+def opened(shared_window: Any, project: Project, qtbot: Any) -> Any:
+    _, panel = shared_window
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.tabs.setCurrentIndex(1)

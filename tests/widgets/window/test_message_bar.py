@@ -18,9 +18,9 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def shown_panel(opened_panel: Any) -> Any:
+def shown_panel(example_panel: Any) -> Any:
     """Panel of a window on a project with scan-3 in view."""
-    return opened_panel[1]
+    return example_panel
 
 
 LONG_ERROR = (
