@@ -68,6 +68,21 @@ def window(
         qtbot.waitUntil(lambda panel=panel: panel.task_runner.is_idle, timeout=20_000)
 
 
+@pytest.fixture(autouse=True)
+def _release_modifiers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no Shift or Ctrl of a simulated click act on the clicks of later tests."""
+    yield
+    if "qapp" not in request.fixturenames:
+        return
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication, QWidget
+
+    if QApplication.keyboardModifiers() != Qt.KeyboardModifier.NoModifier:
+        QTest.keyClick(QWidget(), Qt.Key.Key_Shift)
+        assert QApplication.keyboardModifiers() == Qt.KeyboardModifier.NoModifier
+
+
 @pytest.fixture
 def screenshot_folder() -> Path:
     """Folder for pictures of dialogs, to be looked at."""

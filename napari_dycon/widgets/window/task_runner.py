@@ -58,7 +58,7 @@ class NapariTaskRunner:
     """Runs background tasks of a window; ``close`` stops following them."""
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(MAX_THREADS, "task")
+        self._executor = ThreadPoolExecutor(MAX_THREADS, "window")
         self._main_thread = MainThreadCaller()
         self._numbers = itertools.count()
         # Kept here, so that no thread of a task is the last to hold an object of the window.
@@ -84,6 +84,8 @@ class NapariTaskRunner:
             else:
                 self._main_thread.request(partial(self._end, number, result, has_failed=False))
 
+        if self._has_closed.is_set():
+            return
         number = next(self._numbers)
         self._receivers[number] = on_done, on_error
         self._executor.submit(call_task)
@@ -212,6 +214,7 @@ class NapariTaskRunner:
         return not (self._receivers or self._streams)
 
     def close(self) -> None:
-        """Stop following; the engine processes continue."""
+        """Start no further task and stop following; the engine processes continue."""
         self._has_closed.set()
+        self._executor.shutdown(wait=False)  # after the tasks that were submitted
         self.bars.close()
