@@ -2,7 +2,7 @@
 
 What is between ``<!-- generated: NAME -->`` and ``<!-- end of NAME -->`` is the Markdown that
 ``GENERATORS[NAME]`` returns, so that the reference cannot drift from the program. It is stored in
-the pages, which can be read without building the site: ``python docs/hooks.py`` writes it anew, and
+the pages, which can be read without building the site: ``python docs/hooks.py`` updates it, and
 a test checks that it is current. A marker without an end, of a file at the top of the repository,
 is replaced when MkDocs builds the site.
 """
@@ -62,7 +62,7 @@ def list_pages() -> list[Path]:
 
 
 def update_pages() -> list[Path]:
-    """Write the generated parts of all pages anew; returns the pages that changed."""
+    """Update the generated parts of all pages; returns the pages that changed."""
     changed = []
     for page in list_pages():
         before = page.read_text(encoding="utf-8")

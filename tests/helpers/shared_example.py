@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
+from helpers.box_scans import make_scan_project
 from helpers.example_window import WINDOW_SIZE, open_example, reset_window
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.views.planes import Plane
@@ -121,3 +123,17 @@ class SharedExample:
         """Close the project."""
         if self._state is not None:
             reset_window(self.viewer, self.panel, self._visible)
+
+
+def share_example(
+    viewer: Any, panel: Any, folders: pytest.TempPathFactory, *, has_side_views: bool
+) -> Iterator[SharedExample]:
+    """Give the example of a window, for a fixture, and close it."""
+    example = SharedExample(
+        viewer,
+        panel,
+        lambda: make_scan_project(folders.mktemp("example")),
+        has_side_views=has_side_views,
+    )
+    yield example
+    example.close()

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.box_scans import make_scan_project
 from helpers.example_window import WINDOW_SIZE, open_example, reset_window, wait_until
-from helpers.shared_example import SharedExample
+from helpers.shared_example import SharedExample, share_example
 
 from napari_dycon.project.store import Project
 
@@ -178,13 +177,7 @@ def own_panel(window: Callable[[], Any], project: Project) -> Any:
 def _shared_example(
     module_window: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedExample]:
-    example = SharedExample(
-        *module_window,
-        lambda: make_scan_project(tmp_path_factory.mktemp("example")),
-        has_side_views=False,
-    )
-    yield example
-    example.close()
+    yield from share_example(*module_window, tmp_path_factory, has_side_views=False)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import UserError
 from napari_dycon.project.acceptances import (
-    compute_checksum,
     has_acceptance_record,
     record_acceptance,
     update_after_undo,
@@ -25,19 +24,20 @@ from napari_dycon.project.acceptances import (
 from napari_dycon.project.models import Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AcceptedEdit:
-    """The last acceptance; checksums are those of the whole label.
+    """The last acceptance.
 
     Attributes
     ----------
+    label_before, label_after : the whole label, ``(D, H, W)``, not to be changed
     status : of the case before
     is_whole : whether the whole prediction replaced the label
     """
 
     case: str
-    label_before: int
-    label_after: int
+    label_before: LabelArray
+    label_after: LabelArray
     status: Status
     is_whole: bool
 
@@ -91,12 +91,10 @@ class PredictionAcceptance:
         before, status = case.label.copy(), project.get_case(case.id).status
         changed = self._editor.set_label(new)
         if changed:
-            self.last = AcceptedEdit(
-                case.id, compute_checksum(before), compute_checksum(new), status, is_whole
-            )
+            self.last = AcceptedEdit(case.id, before, new, status, is_whole)
             if case.run is not None:
                 self._record(case, case.run, before, new)
-            if self.last.was_reviewed:  # of this label, nobody has reviewed anything
+            if self.last.was_reviewed:  # the label of the prediction has not been reviewed
                 self._set_status(Status.LABELED)
         self._autosaver.save()
         return changed
@@ -122,7 +120,7 @@ class PredictionAcceptance:
         case, last = self._state.case, self.last
         if case is None or last is None or last.case != case.id:
             return False
-        return compute_checksum(case.label) == last.label_after
+        return np.array_equal(case.label, last.label_after)
 
     def _record(self, case: ActiveCase, run: str, before: LabelArray, after: LabelArray) -> None:
         """Record the origin of the label, so that no Dice is shown of a prediction with itself."""
@@ -150,9 +148,10 @@ class PredictionAcceptance:
             return
         if (last := self.last) is not None and last.was_reviewed:
             # The status of other cases follows from the label.
-            statuses = {last.label_before: Status.REVIEWED, last.label_after: Status.LABELED}
-            if (status := statuses.get(compute_checksum(case.label))) is not None:
-                self._set_status(status)
+            if np.array_equal(case.label, last.label_before):
+                self._set_status(Status.REVIEWED)
+            elif np.array_equal(case.label, last.label_after):
+                self._set_status(Status.LABELED)
         # The prediction that is shown now may be of another run.
         runs = [
             run.id for run in project.runs.list() if has_acceptance_record(project, run.id, case.id)

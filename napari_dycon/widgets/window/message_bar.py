@@ -75,7 +75,7 @@ class MessageBar(QWidget):
         super().__init__()
         self.level: Level = "info"
         self._text = ""
-        self._is_result = False  # of a long task, which ends while nobody watches
+        self._is_result = False  # of a long task, which may end unwatched
         self._shown_at = 0.0
         self._background = "#262930"
         self._panel_height = 0

@@ -151,7 +151,7 @@ def test_the_finished_prediction_removes_the_preview_of_its_run(project: Project
 
 
 def test_a_session_that_attaches_withdraws_the_request(session: Session, project: Project) -> None:
-    """Otherwise the run would go on predicting a case that nobody looks at."""
+    """Otherwise the run would go on predicting a case that is no longer shown."""
     write_finished(project)
     run = session.start_training(make_config("supervised", **SETTINGS))
     project.runs.get(run).write_control(preview="scan-5")

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers.box_scans import make_scan_project
 from helpers.gestures import Gestures
-from helpers.shared_example import SharedExample
+from helpers.shared_example import SharedExample, share_example
 
 
 @pytest.fixture(scope="module")
@@ -16,15 +15,7 @@ def shared_example(
     module_window: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[SharedExample]:
     """Window on the example for all tests of a file."""
-    viewer, panel = module_window
-    example = SharedExample(
-        viewer,
-        panel,
-        lambda: make_scan_project(tmp_path_factory.mktemp("example")),
-        has_side_views=True,
-    )
-    yield example
-    example.close()
+    yield from share_example(*module_window, tmp_path_factory, has_side_views=True)
 
 
 @pytest.fixture

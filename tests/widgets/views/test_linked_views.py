@@ -230,7 +230,9 @@ def test_the_mouse_tells_slice_intensity_and_structure(gestures: Gestures) -> No
     views.gestures.move_to(
         tuple(i * s for i, s in zip((5, 6, 7), case.image.spacing_mm, strict=True))
     )
-    gestures.qtbot.wait(100)
+    # Side views follow one by one.
+    y_mm = 6 * case.image.spacing_mm[1]
+    gestures.qtbot.waitUntil(lambda: coronal.displayed_position[1] == pytest.approx(y_mm))
     point = gestures.locate(coronal, (5, 6, 7))
     views.gestures.hover(coronal, point.x(), point.y())
     text = f"slice 7 · intensity {case.image.array[5, 6, 7]:.5g} · box"
