@@ -50,6 +50,7 @@ class Review:
         self.predictions = PredictionController(state, followers, self.refresh)
         self.acceptance = PredictionAcceptance(state, task_runner, editor, autosaver)
         self._preview_of: str | None = None
+        self._refresh_request = 0
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
@@ -94,8 +95,12 @@ class Review:
         if case is None or project is None or case.id != case_id:
             return
 
+        self._refresh_request += 1
+        request = self._refresh_request  # an earlier one may end later
+
         def on_done(updated: ActiveCase) -> None:
-            if state.case is case and preview_of == self._preview_of:
+            is_newest = request == self._refresh_request
+            if is_newest and state.case is case and preview_of == self._preview_of:
                 case.take_prediction(updated)
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
