@@ -106,11 +106,14 @@ class LabelAutosaver:
             return
         try:
             written = self._write(save)
-        except DyconError as error:
+        except Exception as error:
             save.end()
             save.autosave.mark_failed(retry_later=False)
             self._state.report_error(error)
-            raise
+            if isinstance(error, DyconError):
+                raise
+            text = f"The label of {save.case.display_name} could not be saved. It is kept."
+            raise DyconError(text) from error  # callers must not drop the label
         self._finish_save(save, written)
 
     def save_recovery_copy(self) -> None:
