@@ -30,7 +30,8 @@ class AppState:
     edit_undone = Signal()  # a step of the label was undone or redone, in any view
     prediction_changed = Signal(object)  # ActiveCase, after a preview or a prediction
     run_changed = Signal(object)  # RunStatus
-    event = Signal(object)  # Event; every event of the engine
+    event = Signal(object)  # Event; every event of the engine, of predictions, too
+    run_event = Signal(object)  # Event of the run
     runs_changed = Signal()
     hotspots_changed = Signal()  # of the active case, after a change of the threshold
     hotspot_visited = Signal(int)  # index of the current uncertain region

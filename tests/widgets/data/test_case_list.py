@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.errors import ProjectError
 from napari_dycon.project.importing.create_project import create_project
-from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.data.case_menu import CaseMenu
@@ -89,71 +86,6 @@ def test_only_a_left_click_and_enter_open_a_case(opened: Any, qtbot: Any) -> Non
     assert rows.currentItem().case_id == "scan-3"
     QApplication.sendEvent(rows, QFocusEvent(QEvent.Type.FocusOut))
     assert rows.currentItem().case_id == "scan-2"
-
-
-@pytest.fixture
-def held_reading(opened: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Let scan-4 be read only after a call, which waits until all tasks have ended."""
-    cache, may_end = opened.session.case_service.cache, threading.Event()
-    load = cache.load
-
-    def load_late(project: Project, case_id: str, *limits: float) -> Any:
-        if case_id == "scan-4":
-            assert may_end.wait(20)
-        return load(project, case_id, *limits)
-
-    def release() -> None:
-        may_end.set()
-        qtbot.waitUntil(lambda: opened.task_runner.is_idle, timeout=20_000)
-
-    monkeypatch.setattr(cache, "load", load_late)
-    yield release
-    release()
-
-
-def test_a_click_on_the_active_case_takes_back_a_click_on_another(
-    opened: Any, qtbot: Any, held_reading: Callable[[], None]
-) -> None:
-    click(opened, "scan-4")
-    qtbot.wait(50)
-    click(opened, "scan-1")
-    held_reading()
-    assert opened.session.case.id == "scan-1"
-
-
-def test_a_suggestion_never_takes_the_place_of_a_case_that_was_clicked_later(
-    opened: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session, may_end = opened.session, threading.Event()
-    list_suggestions = session.list_suggestions
-
-    def list_late() -> Any:
-        assert may_end.wait(20)
-        return list_suggestions()
-
-    monkeypatch.setattr(session, "list_suggestions", list_late)
-    opened.review.next_case()
-    click(opened, "scan-5")
-    qtbot.waitUntil(lambda: session.case.id == "scan-5", timeout=20_000)
-    may_end.set()
-    qtbot.waitUntil(lambda: opened.task_runner.is_idle, timeout=20_000)
-    assert session.case.id == "scan-5"
-
-
-def test_an_error_at_the_next_case_stays_legible(
-    opened: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ProjectError("The disk is full.")
-
-    with monkeypatch.context() as failing:
-        failing.setattr(LabelStore, "save", fail)
-        opened.session.case.label[1, 1, 1] = 1
-        opened.review.next_case()
-        qtbot.waitUntil(lambda: opened.task_runner.is_idle, timeout=20_000)
-        assert opened.message_label.level == "error"
-        assert "disk is full" in opened.message_label.text()
-    opened.session.flush()
 
 
 def test_letters_are_left_to_the_window(opened: Any) -> None:
