@@ -57,6 +57,10 @@ class _WindowFilter(QObject):
         """Whether this is the filter of a window."""
         return self._top() is top
 
+    def is_current(self, top: QWidget) -> bool:
+        """Whether it sees the keys of a window: Qt makes another one when a dock floats again."""
+        return self.is_of(top) and self._window is top.windowHandle()
+
     def close(self) -> None:
         """Remove the filter."""
         with contextlib.suppress(RuntimeError):  # the window is gone already
@@ -88,8 +92,12 @@ class KeyDispatcher(QObject):
     def watch(self, widget: QWidget) -> None:
         """See the keys of the window of a widget first."""
         top = widget.window()
-        if top.windowHandle() is not None and not any(f.is_of(top) for f in self._filters):
-            self._filters.append(_WindowFilter(top, self))
+        if top.windowHandle() is None or any(f.is_current(top) for f in self._filters):
+            return
+        for outdated in [f for f in self._filters if f.is_of(top)]:
+            outdated.close()
+            self._filters.remove(outdated)
+        self._filters.append(_WindowFilter(top, self))
 
     def close(self) -> None:
         """Leave all keys to the widgets."""
