@@ -83,7 +83,9 @@ class PredictionAcceptance:
         case, project = self._state.require_case(), self._state.require_project()
         prediction = case.prediction
         if prediction is None:
-            raise UserError(f"Case {case.id} has no prediction yet. Press Predict this case.")
+            raise UserError(
+                f"Case {case.display_name} has no prediction yet. Press Predict this case."
+            )
         is_whole = classes is None and slice_ is None and component is None
         new = prediction
         if not is_whole:
