@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QDockWidget
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_dycon.project.store import Project
 
@@ -89,3 +90,27 @@ def test_a_case_is_shown_in_slices_after_3d_without_a_case(
     panel.session.show_case("scan-0")
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     assert viewer.dims.ndisplay == 2
+
+
+def test_a_key_that_is_held_acts_once(opened_panel: Any) -> None:
+    viewer, panel = opened_panel
+    window = viewer.window._qt_window.windowHandle()
+
+    def send(kind: Any, key: Any, *, is_repeated: bool) -> None:
+        no_modifier = Qt.KeyboardModifier.NoModifier
+        QApplication.sendEvent(window, QKeyEvent(kind, int(key), no_modifier, "", is_repeated))
+
+    def hold(key: Any) -> None:
+        """Hold a key as X11 reports it; other systems repeat only the press."""
+        send(QEvent.Type.KeyPress, key, is_repeated=False)
+        for _ in range(3):
+            send(QEvent.Type.KeyRelease, key, is_repeated=True)
+            send(QEvent.Type.KeyPress, key, is_repeated=True)
+        send(QEvent.Type.KeyRelease, key, is_repeated=False)
+
+    for are_hidden in (True, False):
+        hold(Qt.Key.Key_Q)
+        assert panel.layers.are_overlays_hidden is are_hidden
+    panel.layers.go_to_slice(4, 0)
+    hold(Qt.Key.Key_Right)
+    assert panel.layers.slice_index == 8

@@ -31,6 +31,8 @@ TEXT_FIELDS = (QLineEdit, QTextEdit, QPlainTextEdit, QAbstractSpinBox)
 # These use the arrows themselves.
 ARROW_WIDGETS = (QAbstractSlider, QTabBar, QComboBox)
 ARROWS = {get_number(key) for key in (Qt.Key.Key_Left, Qt.Key.Key_Right)}
+# These act again and again while they are held; others would flicker, or open case after case.
+REPEATED = ARROWS | {get_number(key) for key in (Qt.Key.Key_BracketLeft, Qt.Key.Key_BracketRight)}
 PASS_ON = object()  # returned by an action that leaves its key to the widgets
 NAPARI_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789[]"
 
@@ -121,6 +123,9 @@ class KeyDispatcher(QObject):
         press = translate_key(event)
         action = self._shortcuts.get(press)
         if action is not None:
+            is_held = event.isAutoRepeat() and get_number(event.key()) in self._handled
+            if is_held and press.key not in REPEATED:
+                return True
             if press.key in ARROWS and isinstance(focus, ARROW_WIDGETS):
                 return False
             if action() is PASS_ON:
@@ -137,7 +142,8 @@ class KeyDispatcher(QObject):
     def _on_release(self, event: QKeyEvent) -> bool:
         key = get_number(event.key())
         if key in self._handled:
-            self._handled.discard(key)
+            if not event.isAutoRepeat():  # X11 releases a key that is held again and again
+                self._handled.discard(key)
             return True
         press = self._forwarded.pop(key, None)
         if press is not None:
