@@ -58,6 +58,7 @@ class Review:
         state.case_shown.connect(self._on_prediction_changed)
         state.case_shown.connect(self._on_case_shown)
         state.prediction_changed.connect(self._on_prediction_changed)
+        state.project_closed.connect(self._on_project_closed)
 
     @property
     def is_predicting(self) -> bool:
@@ -203,3 +204,6 @@ class Review:
     def _on_prediction_changed(self, _: object) -> None:
         self._hotspot_index = -1
         self._update_hotspots()
+
+    def _on_project_closed(self) -> None:
+        self._visited.clear()

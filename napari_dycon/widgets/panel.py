@@ -190,7 +190,8 @@ class DyconPanel(QWidget):
         if self._close_handler is not None:
             self._close_handler.uninstall()
             self._close_handler = None
-        self.session.close_project()
+        with contextlib.suppress(DyconError):  # of a label that could not be saved, see above
+            self.session.close_project()
         self.task_runner.close()
         self.viewer.events.theme.disconnect(self._apply_theme)
 
