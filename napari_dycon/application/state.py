@@ -6,7 +6,7 @@ composes them. It needs neither Qt nor torch.
 
 from __future__ import annotations
 
-from psygnal import Signal
+from psygnal import EmitLoopError, Signal
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.training.status import RunStatus
@@ -71,5 +71,8 @@ class AppState:
         return self.case
 
     def report_error(self, error: Exception) -> None:
-        """Emit an error as a message."""
-        self.message.emit("error", describe_error(error))
+        """Emit an error as a message; one that was raised by a slot is described as itself."""
+        cause: BaseException = error
+        while isinstance(cause, EmitLoopError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        self.message.emit("error", describe_error(cause))
