@@ -57,6 +57,19 @@ def test_the_canvas_has_the_new_name_of_a_case(opened_panel: Any, qtbot: Any) ->
     qtbot.waitUntil(lambda: annotations.content.name == "Baseline", timeout=5_000)
 
 
+def test_a_stroke_hides_the_marker_of_a_region_once(opened_panel: Any) -> None:
+    _, panel = opened_panel
+    panel.review.next_uncertain_region()
+    label, marker = panel.layers.find_layer("label"), panel.layers.find_layer("marker")
+    assert marker.visible
+    applied: list[None] = []
+    panel.layers.visibility_applied.connect(lambda: applied.append(None))
+    for column in range(3):
+        label.paint((5, 5, column), 1)
+    assert not marker.visible
+    assert len(applied) == 1
+
+
 def test_the_marker_of_a_region_follows_the_grid_of_the_case(opened_panel: Any, qtbot: Any) -> None:
     viewer, panel = opened_panel
     panel.review.next_uncertain_region()

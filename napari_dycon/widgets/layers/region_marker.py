@@ -77,18 +77,21 @@ class RegionMarker(QObject):
     def hide(self, *_: object) -> None:
         """Hide the circle."""
         self._timer.stop()
+        was_shown = "marker" not in self._layers.empty_roles
         self._layers.empty_roles.add("marker")
-        if (layer := self._layers.find_layer("marker")) is not None:
-            with self._layers.suppress_events():
+        layer, case = self._layers.find_layer("marker"), self._layers.session.case
+        if layer is None:
+            return
+        with self._layers.suppress_events():
+            if was_shown:  # and not at every movement of the brush
                 self._layers.apply_visibility()
-                case = self._layers.session.case
-                if case is None:
-                    return
-                # Hidden layers also determine the range of napari's sliders.
-                if layer.data.shape != case.label.shape:
-                    layer.data = np.zeros(case.label.shape, np.uint8)
-                    self._box = None
-                self._layers.assign_to_case(layer, case, "marker")
+            if case is None:
+                return
+            # Hidden layers also determine the range of napari's sliders.
+            if layer.data.shape != case.label.shape:
+                layer.data = np.zeros(case.label.shape, np.uint8)
+                self._box = None
+            self._layers.assign_to_case(layer, case, "marker")
 
     def _add(self, data: Array) -> None:
         case = self._layers.session.require_case()
