@@ -26,7 +26,6 @@ from napari_dycon.widgets.dialogs.name_dialog import NameDialog
 from napari_dycon.widgets.dialogs.removed_cases import RemovedCasesDialog
 
 pytestmark = pytest.mark.gui
-Window = Callable[[], Any]
 
 
 @pytest.fixture
@@ -98,9 +97,9 @@ def test_letters_are_left_to_the_window(opened: Any) -> None:
 
 
 def test_names_are_readable_on_a_small_screen(
-    window: Window, many_cases: Project, qtbot: Any, save_screenshot: Callable[[Any, str], None]
+    shared_window: Any, many_cases: Project, qtbot: Any, save_screenshot: Callable[[Any, str], None]
 ) -> None:
-    viewer, panel = window()  # of 1366 x 768
+    viewer, panel = shared_window  # of 1366 x 768
     open_project(panel, many_cases, qtbot)
     rows = panel.data.case_list
     name = many_cases.cases[0].id
@@ -125,9 +124,9 @@ def is_in_view(rows: Any, case_id: str) -> bool:
 
 
 def test_the_active_case_is_in_view_also_after_sorting(
-    window: Window, many_cases: Project, qtbot: Any
+    shared_window: Any, many_cases: Project, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     open_project(panel, many_cases, qtbot)
     rows, session = panel.data.case_list, panel.session
     case_id = many_cases.cases[17].id
@@ -239,9 +238,9 @@ def test_a_case_is_removed_after_a_question_and_restored(opened: Any, qtbot: Any
 
 
 def test_removal_is_unavailable_in_a_read_only_project(
-    window: Window, project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     panel.session.open_project(project.path, read_only=True)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     menu = make_menu(panel, "scan-1")

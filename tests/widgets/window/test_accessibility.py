@@ -13,8 +13,8 @@ MIN_CONTRAST = 4.5  # WCAG 2.2, level AA, for text of normal size
 
 
 @pytest.mark.gui
-def test_every_control_has_a_name_and_is_reached_by_the_keyboard(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_every_control_has_a_name_and_is_reached_by_the_keyboard(example_panel: Any) -> None:
+    _, panel = example_panel
     controls = list(list_controls(panel, panel.canvas_area.toolbar))
     assert len(controls) > 60
     unnamed = [

@@ -25,10 +25,10 @@ def has_proposal(layers: Any) -> bool:
     return layer is not None and layer.visible
 
 
-def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> None:
+def test_shortcuts_do_not_collide_with_those_of_napari(example_panel: Any) -> None:
     from napari.utils.shortcuts import default_shortcuts
 
-    _viewer, panel = opened_panel
+    _viewer, panel = example_panel
     active = panel.layers.find_layer("label")
     theirs = set()
     for name, keys in default_shortcuts.items():
@@ -47,8 +47,8 @@ def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> Non
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
 
 
-def test_shortcuts_fill_copy_grow_and_undo(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_shortcuts_fill_copy_grow_and_undo(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     session, layers = panel.session, panel.layers
     label = layers.find_layer("label")
     view = session.case
@@ -91,9 +91,9 @@ def make_box(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 
 def test_number_keys_select_structures_and_the_overview_lists_all_keys(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     panel.session.project.add_class("second")
     panel.session.cases_changed.emit()
     press_key(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
@@ -123,10 +123,10 @@ def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(own_panel: Any, 
     assert viewer.window._qt_viewer.dims.isVisible()
 
 
-def test_every_command_is_in_the_palette_and_works(opened_panel: Any, qtbot: Any) -> None:
+def test_every_command_is_in_the_palette_and_works(example_panel: Any, qtbot: Any) -> None:
     from napari._app_model import get_app_model
 
-    _viewer, panel = opened_panel
+    _viewer, panel = example_panel
     app = get_app_model()
     known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
     assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
