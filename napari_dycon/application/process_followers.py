@@ -25,7 +25,7 @@ class ProcessFollowers:
         events: Iterator[Event],
         on_event: Callable[[Event], None],
         *,
-        get_progress: Callable[[], Progress] | None = None,
+        get_progress: Callable[[], Progress],
         on_cancel: Callable[[], None] | None = None,
         is_listed: bool = True,
     ) -> None:

@@ -47,6 +47,7 @@ class ProjectOpener:
         self._autosaver = autosaver
         self._run_controller = run_controller
         self._marker: SessionMarker | None = None
+        self._request = 0  # number of the newest request to open a project
 
     def open(self, path: Path | str, *, read_only: bool) -> None:
         """Open a project; see ``Session.open_project``."""
@@ -62,7 +63,14 @@ class ProjectOpener:
                 external_folders,
             )
 
-        self._task_runner.submit(read_project, self._confirm_untrusted, self._state.report_error)
+        self._request += 1
+        request = self._request  # an earlier one may end later
+
+        def on_done(read: OpenRequest) -> None:
+            if request == self._request:
+                self._confirm_untrusted(read)
+
+        self._task_runner.submit(read_project, on_done, self._state.report_error)
 
     def set_project(self, project: Project) -> None:
         """Close the open project and use one that is already loaded."""

@@ -50,6 +50,7 @@ class Review:
         self.predictions = PredictionController(state, followers, self.refresh)
         self.acceptance = PredictionAcceptance(state, task_runner, editor, autosaver)
         self._preview_of: str | None = None
+        self._refresh_request = 0
         # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # index of the current hotspot
@@ -57,6 +58,7 @@ class Review:
         state.case_shown.connect(self._on_prediction_changed)
         state.case_shown.connect(self._on_case_shown)
         state.prediction_changed.connect(self._on_prediction_changed)
+        state.project_closed.connect(self._on_project_closed)
 
     @property
     def is_predicting(self) -> bool:
@@ -94,8 +96,12 @@ class Review:
         if case is None or project is None or case.id != case_id:
             return
 
+        self._refresh_request += 1
+        request = self._refresh_request  # an earlier one may end later
+
         def on_done(updated: ActiveCase) -> None:
-            if state.case is case and preview_of == self._preview_of:
+            is_newest = request == self._refresh_request
+            if is_newest and state.case is case and preview_of == self._preview_of:
                 case.take_prediction(updated)
                 report_notes(state, updated.notes)
                 state.prediction_changed.emit(case)
@@ -198,3 +204,6 @@ class Review:
     def _on_prediction_changed(self, _: object) -> None:
         self._hotspot_index = -1
         self._update_hotspots()
+
+    def _on_project_closed(self) -> None:
+        self._visited.clear()

@@ -6,7 +6,7 @@ composes them. It needs neither Qt nor torch.
 
 from __future__ import annotations
 
-from psygnal import Signal
+from psygnal import EmitLoopError, Signal
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.training.status import RunStatus
@@ -30,7 +30,8 @@ class AppState:
     edit_undone = Signal()  # a step of the label was undone or redone, in any view
     prediction_changed = Signal(object)  # ActiveCase, after a preview or a prediction
     run_changed = Signal(object)  # RunStatus
-    event = Signal(object)  # Event; every event of the engine
+    event = Signal(object)  # Event; every event of the engine, of predictions, too
+    run_event = Signal(object)  # Event of the run
     runs_changed = Signal()
     hotspots_changed = Signal()  # of the active case, after a change of the threshold
     hotspot_visited = Signal(int)  # index of the current uncertain region
@@ -70,5 +71,8 @@ class AppState:
         return self.case
 
     def report_error(self, error: Exception) -> None:
-        """Emit an error as a message."""
-        self.message.emit("error", describe_error(error))
+        """Emit an error as a message; one that was raised by a slot is described as itself."""
+        cause: BaseException = error
+        while isinstance(cause, EmitLoopError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        self.message.emit("error", describe_error(cause))

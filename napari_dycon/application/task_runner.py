@@ -67,7 +67,7 @@ class TaskRunner(Protocol):
         events: Iterator[Event],
         on_event: Callable[[Event], None],
         *,
-        get_progress: Callable[[], Progress] | None = None,
+        get_progress: Callable[[], Progress],
         on_cancel: Callable[[], None] | None = None,
         is_listed: bool = True,
     ) -> Callable[[], None]:
@@ -75,8 +75,7 @@ class TaskRunner(Protocol):
 
         Parameters
         ----------
-        get_progress : returns the progress to show after an event; by default it is that of
-            the event
+        get_progress : returns the progress to show at the start and after an event
         on_cancel : called when the user cancels; without it, there is nothing to cancel with
         is_listed : show it among the tasks of a window's panel
         """
@@ -120,7 +119,7 @@ class InlineTaskRunner:
         events: Iterator[Event],
         on_event: Callable[[Event], None],
         *,
-        get_progress: Callable[[], Progress] | None = None,  # noqa: ARG002 (of the protocol)
+        get_progress: Callable[[], Progress],  # noqa: ARG002 (of the protocol)
         on_cancel: Callable[[], None] | None = None,  # noqa: ARG002 (of the protocol)
         is_listed: bool = True,  # noqa: ARG002 (of the protocol)
     ) -> Callable[[], None]:

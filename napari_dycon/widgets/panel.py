@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QSize, QTimer
 from qtpy.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from qtpy.QtWidgets import QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
+from napari_dycon.application.activities import Activity
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
@@ -163,11 +164,11 @@ class DyconPanel(QWidget):
         """Whether the window is visible, even if the panel itself is not."""
         return self._close_handler is not None and self._close_handler.is_visible
 
-    def _list_tasks_to_confirm(self) -> list[str] | None:
-        """Return the tasks that closing would cancel; ``None`` if napari asks on its own."""
+    def _list_tasks_to_confirm(self) -> list[Activity] | None:
+        """Return the tasks that can be canceled; ``None`` if napari asks on its own."""
         if not self.is_own_window:
             return None
-        return [activity.title for activity in self.task_runner.activities.running]
+        return [task for task in self.task_runner.activities.running if task.can_cancel]
 
     def release(self) -> None:
         """Save and release everything; safe to call twice."""
@@ -189,7 +190,8 @@ class DyconPanel(QWidget):
         if self._close_handler is not None:
             self._close_handler.uninstall()
             self._close_handler = None
-        self.session.close_project()
+        with contextlib.suppress(DyconError):  # of a label that could not be saved, see above
+            self.session.close_project()
         self.task_runner.close()
         self.viewer.events.theme.disconnect(self._apply_theme)
 

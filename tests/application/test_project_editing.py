@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from napari_dycon.application.predictions.status import PredictionStatus
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.editing.structures import StructureStore
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -90,6 +94,39 @@ def test_a_deleted_structure_leaves_a_valid_label_without_history(session: Sessi
     assert not session.has_unsaved_changes
     with pytest.raises(UserError, match="at least one structure"):
         session.project_editor.count_labels(1, counted.append)
+
+
+def test_a_count_of_labels_is_dropped_once_another_project_is_open(
+    session: Session, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.add_class("rim")
+    session.open_project(project.path)
+    other = shutil.copytree(project.path, tmp_path / "other")
+    counted: list[int] = []
+
+    def open_other(*_: object) -> int:
+        session.open_project(other)
+        return 1
+
+    monkeypatch.setattr(StructureStore, "count_labels", open_other)
+    session.project_editor.count_labels(2, counted.append)
+    assert counted == []  # no question that would delete a structure of this project
+
+
+def test_a_case_that_is_removed_while_it_is_read_is_not_shown(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[Callable[[], None]] = []
+
+    def answer_later(task: Any, on_done: Any, _: Any) -> None:
+        answers.append(functools.partial(on_done, task()))
+
+    with monkeypatch.context() as late:
+        late.setattr(session.task_runner, "submit", answer_later)
+        session.show_case("scan-2")
+    session.project_editor.remove_case("scan-2")
+    answers.pop()()
+    assert session.require_case().id == "scan-1"
 
 
 def test_nothing_is_removed_during_a_training_a_prediction_or_an_export(session: Session) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_dycon.application.task_runner import Progress
 from napari_dycon.engine.config import make_config
 from napari_dycon.project.runs.events import Event, IdleEvent, StepEvent
 from napari_dycon.project.store import Project
@@ -321,7 +322,9 @@ def test_many_tasks_leave_the_window_usable(shared_window: Any, qtbot: Any) -> N
     ended: list[int] = []
     faulthandler.dump_traceback_later(60, exit=True)  # a window that waits for ever
     for number in range(count):
-        runner.stream(f"job {number}", events(), lambda _: None)
+        runner.stream(
+            f"job {number}", events(), lambda _: None, get_progress=lambda: Progress("", None)
+        )
         runner.submit(compute, ended.append, pytest.fail)
     qtbot.wait(100)
     assert not runner.is_idle
@@ -360,7 +363,9 @@ def test_events_keep_their_order(shared_window: Any, qtbot: Any) -> None:
             seen.append(event.step)
 
     steps = [StepEvent(step=i, progress=i / 200, remaining_s=1.0) for i in range(200)]
-    panel.task_runner.stream("job", iter(steps), slow)
+    panel.task_runner.stream(
+        "job", iter(steps), slow, get_progress=lambda: Progress("a job", len(seen) / 200)
+    )
     qtbot.waitUntil(lambda: len(seen) == 200, timeout=20_000)
     assert seen == sorted(seen)
 

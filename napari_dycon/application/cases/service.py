@@ -55,8 +55,9 @@ class CaseService:
                 self._replace_case(loaded)
 
         def on_error(error: Exception) -> None:
-            self._state.report_error(error)
-            self._state.cases_changed.emit()  # the list selects the active case again
+            if generation == self._generation:
+                self._state.report_error(error)
+                self._state.cases_changed.emit()  # the list selects the active case again
 
         self._task_runner.submit_with_progress(
             title,
@@ -66,6 +67,15 @@ class CaseService:
             is_docked=False,
         )
 
+    @property
+    def request_number(self) -> int:
+        """Number of the newest request for a case, to detect that another one followed."""
+        return self._generation
+
+    def drop_request(self) -> None:
+        """Keep the active case: the case that is being read will not be shown."""
+        self._generation += 1
+
     def save_label(self) -> None:
         """Save the label of the active case before returning."""
         self._autosaver.flush()
@@ -73,7 +83,7 @@ class CaseService:
     def hide(self) -> None:
         """Save the label of the active case and show none; late answers are dropped."""
         self._autosaver.flush()
-        self._generation += 1
+        self.drop_request()
         self._state.case = None
         self._state.case_shown.emit(None)
 
@@ -134,6 +144,6 @@ class CaseService:
         )
 
     def _release(self) -> None:
-        self._generation += 1
+        self.drop_request()
         self.blocked_reason = ""
         self.cache = CaseCache()

@@ -153,7 +153,8 @@ class CaseSummaries:
 
         def on_error(_: Exception) -> None:  # files are changed elsewhere; try again later
             self._is_refreshing = False
-            self._needs_refresh = False
+            self._needs_refresh &= self._state.project is not project
+            self._schedule_refresh()
 
         self._task_runner.submit(read_summaries, on_done, on_error)
 
@@ -240,6 +241,8 @@ class CaseSummaries:
 
         def on_error(_: Exception) -> None:
             self._is_comparing = False
+            if self._state.project is not project:
+                self._compare_labels()
 
         self._task_runner.submit(compare_batch, on_done, on_error)
 
@@ -264,6 +267,8 @@ class CaseSummaries:
 
         def on_error(_: Exception) -> None:
             self._is_drawing = False
+            if self._state.project is not project:
+                self._draw_thumbnails()
 
         self._task_runner.submit(lambda: _load_thumbnails(project, batch), on_done, on_error)
 

@@ -106,11 +106,14 @@ class LabelAutosaver:
             return
         try:
             written = self._write(save)
-        except DyconError as error:
+        except Exception as error:
             save.end()
             save.autosave.mark_failed(retry_later=False)
             self._state.report_error(error)
-            raise
+            if isinstance(error, DyconError):
+                raise
+            text = f"The label of {save.case.display_name} could not be saved. It is kept."
+            raise DyconError(text) from error  # callers must not drop the label
         self._finish_save(save, written)
 
     def save_recovery_copy(self) -> None:
@@ -121,7 +124,7 @@ class LabelAutosaver:
         path = self.write_recovery_copy(case)
         autosave.mark_recovered(case.label)
         self._state.message.emit(
-            "warning", f"A recovery copy of the label of {case.id} was saved to {path}."
+            "warning", f"A recovery copy of the label of {case.display_name} was saved to {path}."
         )
 
     def write_recovery_copy(self, case: ActiveCase) -> Path:
@@ -192,12 +195,13 @@ class LabelAutosaver:
             self._state.label_edited.emit(save.case.id)
             self._state.message.emit(
                 "warning",
-                f"The label of {save.case.id} was also changed in another session; both edits "
-                "were merged.",
+                f"The label of {save.case.display_name} was also changed in another session; both "
+                "edits were merged.",
             )
         if had_failed:
             self._state.message.emit(
-                "info", f"The label of {save.case.id} has now been saved; nothing was lost."
+                "info",
+                f"The label of {save.case.display_name} has now been saved; nothing was lost.",
             )
         self._state.label_saved.emit(save.case.id)
         self._state.cases_changed.emit()

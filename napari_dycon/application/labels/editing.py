@@ -76,11 +76,12 @@ class LabelEditor:
         project, case = self._state.require_project(), self._state.case
         if status in (Status.LABELED, Status.REVIEWED):
             if case is None or case.id != case_id:
-                raise UserError(f"Show case {case_id} first, then mark it as {status}.")
+                name = project.get_case(case_id).display_name
+                raise UserError(f"Show case {name} first, then mark it as {status}.")
             if not np.any((case.label != UNANNOTATED) & (case.label != 0)):
                 raise UserError(
-                    f"Case {case_id} has no annotation yet. Paint a structure first, or accept a "
-                    "prediction; then mark it."
+                    f"Case {case.display_name} has no annotation yet. Paint a structure first, or "
+                    "accept a prediction; then mark it."
                 )
             self.fill_background()
             self._autosaver.flush()

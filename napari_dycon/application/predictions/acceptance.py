@@ -15,7 +15,7 @@ from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
-from napari_dycon.errors import UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.acceptances import (
     has_acceptance_record,
     record_acceptance,
@@ -83,7 +83,9 @@ class PredictionAcceptance:
         case, project = self._state.require_case(), self._state.require_project()
         prediction = case.prediction
         if prediction is None:
-            raise UserError(f"Case {case.id} has no prediction yet. Press Predict this case.")
+            raise UserError(
+                f"Case {case.display_name} has no prediction yet. Press Predict this case."
+            )
         is_whole = classes is None and slice_ is None and component is None
         new = prediction
         if not is_whole:
@@ -148,10 +150,13 @@ class PredictionAcceptance:
             return
         if (last := self.last) is not None and last.was_reviewed:
             # The status of other cases follows from the label.
-            if np.array_equal(case.label, last.label_before):
-                self._set_status(Status.REVIEWED)
-            elif np.array_equal(case.label, last.label_after):
-                self._set_status(Status.LABELED)
+            try:
+                if np.array_equal(case.label, last.label_before):
+                    self._set_status(Status.REVIEWED)
+                elif np.array_equal(case.label, last.label_after):
+                    self._set_status(Status.LABELED)
+            except DyconError as error:  # a signal would make an unexpected error of it
+                self._state.report_error(error)
         # The prediction that is shown now may be of another run.
         runs = [
             run.id for run in project.runs.list() if has_acceptance_record(project, run.id, case.id)

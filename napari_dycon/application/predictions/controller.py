@@ -87,7 +87,8 @@ class PredictionController:
             if state.project is project and not isinstance(event, IdleEvent):
                 self._on_event(event, start_time)
 
-        self._set_status(PredictionStatus(chosen.id, tuple(cases)))
+        names = {case: project.get_case(case).display_name for case in cases}
+        self._set_status(PredictionStatus(chosen.id, tuple(cases), names=names))
         events = engine_process.run_prediction(
             project.path, chosen.id, cases, preliminary=len(active), canceled=canceled
         )

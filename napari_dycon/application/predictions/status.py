@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from napari_dycon.core.durations import format_elapsed, format_remaining
 from napari_dycon.core.wording import format_count
@@ -29,6 +30,7 @@ class PredictionStatus:
     predicted, skipped : cases that are done, and those that could not be predicted
     preliminary : cases with a preliminary prediction, until they are done
     is_canceling : whether the user has canceled it
+    names : names shown for the cases, by id
     """
 
     run: str
@@ -38,6 +40,11 @@ class PredictionStatus:
     skipped: tuple[str, ...] = ()
     preliminary: tuple[str, ...] = ()
     is_canceling: bool = False
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def get_name(self, case: str) -> str:
+        """Return the name shown for a case."""
+        return self.names.get(case, case)
 
     @property
     def fraction(self) -> float | None:
@@ -75,19 +82,25 @@ def describe_status(status: PredictionStatus) -> str:
         return "Canceling…"
     if status.progress is None:
         return f"Loading the network of run {status.run}…"
-    return describe_progress(status.progress)
+    return describe_progress(status.progress, status.get_name(status.progress.case))
 
 
-def describe_progress(event: PredictionProgressEvent) -> str:
-    """Describe a phase of a prediction, with the remaining time."""
+def describe_progress(event: PredictionProgressEvent, name: str = "") -> str:
+    """Describe a phase of a prediction, with the remaining time.
+
+    Parameters
+    ----------
+    name : shown for the case; by default its id
+    """
+    name = name or event.case
     number = min(event.done + 1, max(event.total, 1))
     position = f"{number} of {event.total}"
     text = {
         "loading": "Loading the network",
-        "preliminary": f"First quick prediction of {event.case}",
+        "preliminary": f"First quick prediction of {name}",
         "checking": "Comparing the labeled scans",
         "references": f"Preparing reference scans: {position} (once per training)",
-        "predicting": f"Predicting {event.case}" + (f" ({position})" if event.total > 1 else ""),
+        "predicting": f"Predicting {name}" + (f" ({position})" if event.total > 1 else ""),
         "comparing": f"Comparing with the labeled scans: {position}",
     }.get(event.phase, "Predicting")
     if event.remaining_s is None:
@@ -111,11 +124,12 @@ def describe_result(status: PredictionStatus, seconds: float) -> str:
     n_cases = len(status.cases)
     if status.is_canceling and len(status.predicted) < n_cases:
         if n_cases == 1:
-            text = f"Prediction of {status.cases[0]} canceled."
+            text = f"Prediction of {status.get_name(status.cases[0])} canceled."
         else:
             text = f"{describe_updated(status)}; canceled."
         if status.preliminary:
-            text += f" The prediction of {status.preliminary[0]} is still preliminary."
+            name = status.get_name(status.preliminary[0])
+            text += f" The prediction of {name} is still preliminary."
         return text
     return f"{describe_updated(status)} in {format_elapsed(seconds)}. {NEXT_TEXT}"
 
@@ -124,7 +138,7 @@ def describe_updated(status: PredictionStatus) -> str:
     """Describe which predictions were updated: "Predictions of 3 of 5 scans updated"."""
     n_cases, n_predicted = len(status.cases), len(status.predicted)
     if n_cases == 1:
-        return f"Prediction of {status.cases[0]} updated"
+        return f"Prediction of {status.get_name(status.cases[0])} updated"
     which = format_count(n_cases, "scan")
     return (
         f"Predictions of {which if n_predicted == n_cases else f'{n_predicted} of {which}'} updated"

@@ -77,6 +77,8 @@ class ProjectEditor:
         was_shown = self._state.case is not None and self._state.case.id == case_id
         if was_shown:
             self._case_service.hide()
+        else:
+            self._case_service.drop_request()  # it may be the case that is being read
 
         def remove(_: ItemProgressCallback) -> RemovedCase:
             check_no_other_user(project)
@@ -112,10 +114,15 @@ class ProjectEditor:
         if len(project.classes) == 1:
             raise UserError("A project needs at least one structure. Add another one first.")
         self._case_service.save_label()
+
+        def finish(count: int) -> None:
+            if self._state.project is project:  # else the number is of another project
+                on_done(count)
+
         self._task_runner.submit_with_progress(
             "Counting labels",
             lambda progress: project.structures.count_labels(value, progress),
-            on_done,
+            finish,
             self._state.report_error,
         )
 

@@ -232,6 +232,7 @@ class RunController:
         n_validation = state.run_status.n_validation
         state.set_run_status(apply_event(state.run_status, event))
         state.event.emit(event)
+        state.run_event.emit(event)
         if isinstance(event, PreviewEvent) and event.case == self._choose_preview_case():
             self._review.refresh(event.case)
         elif isinstance(event, WarningEvent):

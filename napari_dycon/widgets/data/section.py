@@ -236,6 +236,8 @@ class DataSection(QWidget):
         is_shown = case is not None and case.id == case_id
         if not is_shown or self.session.label_writer is None:
             report_errors(self.session, self.session.show_case)(case_id)
+        else:  # the user came back from another case, which may still be being read
+            self.session.case_service.drop_request()
 
     def _open_first_case(self, project: Project) -> None:
         """Show the first case to label in a new project, or its first case."""

@@ -69,7 +69,11 @@ class IntensityWindow(QObject):
     def find_layer(self) -> Image | None:
         """Layer of the channel that is seen: the topmost visible one."""
         layers: list[Image] = self._layers.find_layers("image")
-        return next((layer for layer in reversed(layers) if layer.visible), None)
+        return next((layer for layer in reversed(layers) if self._is_seen(layer)), None)
+
+    def _is_seen(self, layer: Image) -> bool:
+        is_in_slices = self._layers.is_layer_shown_in_slices(layer)  # beside the 3D view
+        return bool(layer.visible if is_in_slices is None else is_in_slices)
 
     @property
     def channel(self) -> int:
@@ -89,10 +93,14 @@ class IntensityWindow(QObject):
         if not layers:
             return
         shown = layers[len(layers) - 1 - index % len(layers)]
-        shown.visible = True  # first, so that the canvas is never empty
-        for layer in layers:
-            if layer is not shown and layer.visible:
-                layer.visible = False
+        if self._layers.is_3d:  # which shows surfaces only
+            self._layers.channels_in_slices = {layer: layer is shown for layer in layers}
+            self._layers.visibility_applied.emit()
+        else:
+            shown.visible = True  # first, so that the canvas is never empty
+            for layer in layers:
+                if layer is not shown and layer.visible:
+                    layer.visible = False
         self.changed.emit()
 
     def show_next_channel(self) -> None:

@@ -70,6 +70,8 @@ class LayerStack(QObject):
         self.empty_roles: set[str] = set()  # roles whose layer exists without content
         self.are_overlays_hidden = False  # for a look at the scan alone
         self.is_3d = False  # surfaces are shown instead of all other layers
+        # Whether slices show each channel of the scan, while the 3D view hides all of them.
+        self.channels_in_slices: dict[Layer, bool] = {}
         self.show_unannotated = False
         self.is_filled = True  # labels, with an outline
         self._is_suppressed = False
@@ -115,8 +117,14 @@ class LayerStack(QObject):
         )
 
     def is_layer_shown_in_slices(self, layer: Layer) -> bool | None:
-        """Whether slices show a layer; ``None`` for the scan and for layers of other origin."""
+        """Whether slices show a layer, also beside the 3D view.
+
+        ``None`` where nothing but the layer itself tells: for the scan without the 3D view, and for
+        layers of other origin.
+        """
         role = layer.metadata.get(METADATA_KEY, {}).get("role")
+        if role == "image":
+            return self.channels_in_slices.get(layer)
         return self.is_shown_in_slices(role) if role in SWITCHED_ROLES else None
 
     def is_surface_shown(self, of: str) -> bool:

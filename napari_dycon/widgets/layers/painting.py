@@ -124,7 +124,12 @@ class PaintedLayers(LayerStack):
 
         def stop_waiting() -> None:
             self._cancel_click = None
+            layer.events.mode.disconnect(on_other_tool)
             self.viewer.mouse_drag_callbacks.remove(on_click)
+
+        def on_other_tool(_: object) -> None:
+            stop_waiting()  # the click is meant for that tool
+            self.session.message.emit("info", "")
 
         def cancel() -> None:
             stop_waiting()
@@ -140,6 +145,7 @@ class PaintedLayers(LayerStack):
                 callback((z, y, x))
 
         self._cancel_click = cancel
+        layer.events.mode.connect(on_other_tool)
         self.viewer.mouse_drag_callbacks.append(on_click)
 
     def cancel_click(self) -> bool:

@@ -82,11 +82,13 @@ class RegionMarker(QObject):
             with self._layers.suppress_events():
                 self._layers.apply_visibility()
                 case = self._layers.session.case
-                if case is not None and layer.data.shape != case.label.shape:
-                    # Hidden layers also determine the range of napari's sliders.
+                if case is None:
+                    return
+                # Hidden layers also determine the range of napari's sliders.
+                if layer.data.shape != case.label.shape:
                     layer.data = np.zeros(case.label.shape, np.uint8)
-                    self._layers.assign_to_case(layer, case, "marker")
                     self._box = None
+                self._layers.assign_to_case(layer, case, "marker")
 
     def _add(self, data: Array) -> None:
         case = self._layers.session.require_case()

@@ -57,7 +57,6 @@ class Surfaces(QObject):
         self._session = layers.session
         self._viewer = layers.viewer
         self._camera = SolidCamera(layers.viewer)
-        self._was_visible: dict[Layer, bool] = {}  # channels of the scan
         self._viewed_case: str | None = None  # case that was seen from the front
         self._classes: list[ClassInfo] = []  # that were computed last
         self._request_id = 0
@@ -133,10 +132,10 @@ class Surfaces(QObject):
             return
         self._layers.is_3d = False
         with self._layers.suppress_events():
-            for image, was_visible in self._was_visible.items():
+            for image, was_visible in self._layers.channels_in_slices.items():
                 if image in self._viewer.layers and image.visible != was_visible:
                     image.visible = was_visible
-        self._was_visible = {}
+        self._layers.channels_in_slices = {}
         self._layers.apply_visibility()
         self._session.message.emit("info", "")
 
@@ -151,7 +150,7 @@ class Surfaces(QObject):
         self._layers.is_3d = True
         with self._layers.suppress_events():
             for image in self._layers.find_layers("image"):
-                self._was_visible[image] = image.visible
+                self._layers.channels_in_slices[image] = image.visible
                 if image.visible:
                     image.visible = False
         self._layers.apply_visibility()
@@ -163,6 +162,8 @@ class Surfaces(QObject):
         """Return to slices, as another case is shown."""
         if case is None:  # the project was closed
             self._viewed_case = None
+        elif not self._layers.is_3d and self._viewer.dims.ndisplay == 3:
+            self._viewer.dims.ndisplay = 2  # the empty canvas was in 3D
         self._leave()
 
     def _leave(self) -> None:

@@ -16,7 +16,6 @@ from napari_dycon.io import is_scan
 from napari_dycon.io.dicom.files import is_dicom
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.progress import find_main_window
-from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.plugin.open_scans import LayerData, open_scans
 
 NO_LAYERS: list[Any] = [(None,)]  # npe2's value for success without a layer
@@ -97,12 +96,3 @@ def contains_dicom(folder: Path) -> bool:
         if depth < MAX_DEPTH:
             folders.extend((Path(e.path), depth + 1) for e in subfolders)
     return False
-
-
-def _layer_settings(name: str, spacing: tuple[float, float, float]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "scale": spacing,
-        "units": ("mm",) * 3,
-        "axis_labels": AXIS_LABELS,
-    }

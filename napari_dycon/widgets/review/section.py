@@ -230,25 +230,28 @@ class ReviewSection(QWidget):
 
     def next_case(self) -> None:
         """Show the case that is most useful to label next."""
-        active_id = self.session.case.id if self.session.case else None
+        session, project = self.session, self.session.require_project()
+        active_id = session.case.id if session.case else None
+        request = session.case_service.request_number
 
         def show_best(suggestions: list[Suggestion]) -> None:
+            is_outdated = request != session.case_service.request_number
+            if is_outdated or session.project is not project:
+                return  # the user chose another case or project meanwhile
             candidates = [suggestion for suggestion in suggestions if suggestion.case != active_id]
             if candidates:
-                report_errors(self.session, self.session.show_case)(candidates[0].case)
-                project = self.session.require_project()
+                session.show_case(candidates[0].case)
                 name = project.get_case(candidates[0].case).display_name
                 reason = f"{name}: {candidates[0].reason}."
-                note = describe_incomplete_ranking(self.session.review.predictions.status)
-                self.session.message.emit("info", f"{reason} {note}".strip())
+                note = describe_incomplete_ranking(session.review.predictions.status)
+                session.message.emit("info", f"{reason} {note}".strip())
             else:
-                self.session.message.emit("info", "All training cases are labeled.")
-
-        def on_error(error: Exception) -> None:
-            self.session.message.emit("error", str(error))
+                session.message.emit("info", "All training cases are labeled.")
 
         # Reads the maps of every unlabeled case.
-        self.session.task_runner.submit(self.session.list_suggestions, show_best, on_error)
+        session.task_runner.submit(
+            session.list_suggestions, report_errors(session, show_best), session.report_error
+        )
 
     def accept_prediction(self, **selection: Any) -> None:
         """Accept the prediction or a part of it; see ``Session.accept_prediction``."""

@@ -85,7 +85,7 @@ class TrainSection(QWidget):
         session.cases_changed.connect(self._refresh)
         session.runs_changed.connect(self._refresh)
         session.run_changed.connect(self._on_run_changed)
-        session.event.connect(self._on_event)
+        session.state.run_event.connect(self._on_event)
         activities.changed.connect(self._show_stop_button)
         self._refresh()
 

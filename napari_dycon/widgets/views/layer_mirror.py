@@ -107,6 +107,7 @@ class LayerMirror(QObject):
         for layer in source.layers:
             self._add(layer)
         self._on_active_changed()
+        self.update_visibility()
 
     def close(self) -> None:
         """Disconnect from the layers of the source and remove the copies."""

@@ -101,6 +101,7 @@ class LinkedViews(QObject):
             (layers.visibility_applied, self._show_region),
             (self._session.annotation.roi_changed, self._show_region),
             (self._session.prediction_changed, self._update_annotations),
+            (self._session.cases_changed, self._update_annotations),  # names of cases
             *(
                 (signal, self.gestures.update_description)
                 for signal in (

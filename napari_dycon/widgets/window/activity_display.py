@@ -9,17 +9,8 @@ from napari.utils import cancelable_progress, progress
 from qtpy.QtCore import QTimer
 
 from napari_dycon.application.activities import Activities, Activity
-from napari_dycon.application.predictions.status import describe_progress
 from napari_dycon.application.task_runner import Progress
-from napari_dycon.core.durations import format_remaining
 from napari_dycon.core.text import escape_rich_text
-from napari_dycon.project.runs.events import (
-    Event,
-    PredictionProgressEvent,
-    PreparingEvent,
-    RegistrationEvent,
-    StepEvent,
-)
 from napari_dycon.widgets.layers.napari_internals import slow_spinner
 
 PROGRESS_STEPS = 1000  # steps of a progress bar
@@ -131,27 +122,6 @@ class TaskDisplay:
             self._bars.remove(self._bar)
 
 
-def update_progress(bar: progress, title: str, event: Event) -> None:
-    """Update a progress bar from an event."""
-    if isinstance(event, StepEvent):
-        fraction = event.progress
-        bar.set_description(f"{title}{_format_remaining(event.remaining_s)}")
-    elif isinstance(event, PredictionProgressEvent):
-        fraction = event.progress
-        bar.set_description(escape_rich_text(describe_progress(event)))
-    elif isinstance(event, (PreparingEvent, RegistrationEvent)):
-        fraction = event.done / max(event.total, 1)
-        is_preparing = isinstance(event, PreparingEvent)
-        bar.set_description(f"{title}: {'preparing' if is_preparing else 'registering'} scans")
-        if fraction >= 1.0:
-            fraction = 0.0
-    else:
-        return
-    target = int(fraction * PROGRESS_STEPS)
-    if target != bar.n:
-        bar.update(target - bar.n)
-
-
 def show_progress(bar: progress, shown: Progress) -> None:
     """Show a progress in a bar; an unchanged one costs nothing, since napari redraws the window."""
     if bar.desc.removesuffix(": ") != shown.text:
@@ -159,7 +129,3 @@ def show_progress(bar: progress, shown: Progress) -> None:
     target = int((shown.fraction or 0.0) * PROGRESS_STEPS)
     if target != bar.n:
         bar.update(target - bar.n)
-
-
-def _format_remaining(remaining_s: float | None) -> str:
-    return "" if remaining_s is None else f", {format_remaining(remaining_s)}"

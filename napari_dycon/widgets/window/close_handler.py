@@ -9,6 +9,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
+from napari_dycon.application.activities import Activity
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
@@ -24,8 +25,9 @@ class CloseHandler(QObject):
     Parameters
     ----------
     on_closed : called after the window has closed; closing can be cancelled
-    list_tasks : titles of the tasks that closing would cancel, to ask about them instead of napari,
-        whose question does not say what would be lost; ``None`` leaves the question to napari
+    list_tasks : tasks to ask about, and to cancel, instead of napari, whose question does not say
+        what would be lost; ``None`` leaves the question to napari. Tasks that are not among them
+        are completed after the window has closed
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class CloseHandler(QObject):
         main_window: QWidget,
         session: Session,
         on_closed: Callable[[], None],
-        list_tasks: Callable[[], list[str] | None] = lambda: None,
+        list_tasks: Callable[[], list[Activity] | None] = lambda: None,
     ) -> None:
         super().__init__()  # no child of the window, which it would keep alive
         self.main_window = main_window
@@ -141,12 +143,17 @@ class CloseHandler(QObject):
         finally:
             self._is_prompting = False
 
-    def _ask_about_tasks(self, tasks: list[str]) -> bool:
+    def _ask_about_tasks(self, tasks: list[Activity]) -> bool:
+        titles = ", ".join(dict.fromkeys(task.title for task in tasks))
         text = (
-            f"{', '.join(dict.fromkeys(tasks))}: not finished yet, and canceled if the window is "
-            "closed. Labels are saved."
+            f"{titles}: not finished yet, and canceled if the window is closed. Labels are saved."
         )
-        prompt = UserPrompt("A task is running", text, (("Cancel it and close", lambda: None),))
+
+        def cancel_tasks() -> None:
+            for task in tasks:
+                task.cancel()
+
+        prompt = UserPrompt("A task is running", text, (("Cancel it and close", cancel_tasks),))
         return show_prompt(self.main_window, self._session, prompt)
 
     def _ask_about_run(self) -> bool:

@@ -31,6 +31,8 @@ TEXT_FIELDS = (QLineEdit, QTextEdit, QPlainTextEdit, QAbstractSpinBox)
 # These use the arrows themselves.
 ARROW_WIDGETS = (QAbstractSlider, QTabBar, QComboBox)
 ARROWS = {get_number(key) for key in (Qt.Key.Key_Left, Qt.Key.Key_Right)}
+# These act again and again while they are held; others would flicker, or open case after case.
+REPEATED = ARROWS | {get_number(key) for key in (Qt.Key.Key_BracketLeft, Qt.Key.Key_BracketRight)}
 PASS_ON = object()  # returned by an action that leaves its key to the widgets
 NAPARI_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789[]"
 
@@ -56,6 +58,10 @@ class _WindowFilter(QObject):
     def is_of(self, top: QWidget) -> bool:
         """Whether this is the filter of a window."""
         return self._top() is top
+
+    def is_current(self, top: QWidget) -> bool:
+        """Whether it sees the keys of a window: Qt makes another one when a dock floats again."""
+        return self.is_of(top) and self._window is top.windowHandle()
 
     def close(self) -> None:
         """Remove the filter."""
@@ -88,8 +94,12 @@ class KeyDispatcher(QObject):
     def watch(self, widget: QWidget) -> None:
         """See the keys of the window of a widget first."""
         top = widget.window()
-        if top.windowHandle() is not None and not any(f.is_of(top) for f in self._filters):
-            self._filters.append(_WindowFilter(top, self))
+        if top.windowHandle() is None or any(f.is_current(top) for f in self._filters):
+            return
+        for outdated in [f for f in self._filters if f.is_of(top)]:
+            outdated.close()
+            self._filters.remove(outdated)
+        self._filters.append(_WindowFilter(top, self))
 
     def close(self) -> None:
         """Leave all keys to the widgets."""
@@ -113,6 +123,9 @@ class KeyDispatcher(QObject):
         press = translate_key(event)
         action = self._shortcuts.get(press)
         if action is not None:
+            is_held = event.isAutoRepeat() and get_number(event.key()) in self._handled
+            if is_held and press.key not in REPEATED:
+                return True
             if press.key in ARROWS and isinstance(focus, ARROW_WIDGETS):
                 return False
             if action() is PASS_ON:
@@ -129,7 +142,8 @@ class KeyDispatcher(QObject):
     def _on_release(self, event: QKeyEvent) -> bool:
         key = get_number(event.key())
         if key in self._handled:
-            self._handled.discard(key)
+            if not event.isAutoRepeat():  # X11 releases a key that is held again and again
+                self._handled.discard(key)
             return True
         press = self._forwarded.pop(key, None)
         if press is not None:

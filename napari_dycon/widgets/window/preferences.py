@@ -12,7 +12,7 @@ from napari.settings import get_plugin_settings
 
 
 def get_preferences() -> Any:
-    """Return the settings of this plugin: ``annotate``, ``review`` and ``train``."""
+    """Return the settings of this plugin: ``annotate``, ``review``, ``train`` and ``views``."""
     return get_plugin_settings("napari-dycon")
 
 

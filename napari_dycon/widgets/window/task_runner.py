@@ -21,15 +21,14 @@ from qtpy.QtCore import QObject, Qt, Signal
 
 from napari_dycon.application.activities import Activities, Activity
 from napari_dycon.application.task_runner import Progress, errors_as_events
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import CancelledError
 from napari_dycon.project.runs.events import Event, IdleEvent
 from napari_dycon.widgets.window.activity_display import (
-    PROGRESS_STEPS,
     ActivityBars,
     TaskDisplay,
     show_progress,
-    update_progress,
 )
 
 T = TypeVar("T")
@@ -142,15 +141,14 @@ class NapariTaskRunner:
         events: Iterator[Event],
         on_event: Callable[[Event], None],
         *,
-        get_progress: Callable[[], Progress] | None = None,
+        get_progress: Callable[[], Progress],
         on_cancel: Callable[[], None] | None = None,
         is_listed: bool = True,
     ) -> Callable[[], None]:
         """Relay events of an engine process, with its progress in panel and activity dock."""
         activity = Activity(title, can_cancel=on_cancel is not None)
         bar = self.bars.add(activity)
-        if get_progress is not None:  # what it does is known from the start
-            activity.describe(*get_progress())
+        activity.describe(*get_progress())  # what it does is known from the start
 
         def on_cancel_requested() -> None:
             if on_cancel is not None:
@@ -190,11 +188,9 @@ class NapariTaskRunner:
                     on_event(first)
                     if isinstance(first, IdleEvent):
                         continue
-                    if get_progress is None:
-                        update_progress(bar, title, first)
-                    else:
-                        show_progress(bar, get_progress())
-                    activity.describe(bar.desc.removesuffix(": "), bar.n / PROGRESS_STEPS or None)
+                    text, fraction = get_progress()
+                    activity.describe(text, fraction)
+                    show_progress(bar, Progress(escape_rich_text(text), fraction))
                     self.activities.changed.emit()
             finally:
                 is_handling = False

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from napari_dycon.annotation.coverage import AnnotatedSlices, count_annotated_slices
+from napari_dycon.application.active_learning import Suggester, Suggestion
 from napari_dycon.application.cases.agreement import measure_agreement
 from napari_dycon.application.cases.summaries import CaseSummaries, CaseSummary
 from napari_dycon.application.task_runner import InlineTaskRunner
@@ -150,3 +154,26 @@ def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
     assert summaries.get(CASE).dice_text == "0.86"
     runner.run_all()
     assert summaries.get(CASE).dice_text == "0.40"
+
+
+def test_an_error_of_the_project_before_does_not_keep_the_next_from_the_list(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Project.open(shutil.copytree(project.path, tmp_path / "other"))
+    runner = HeldTaskRunner()
+    session = Session(runner)
+    summaries = CaseSummaries(session.state, runner, session.active_learning)
+    suggest = Suggester.suggest
+
+    def fail_for_the_first(suggester: Suggester, asked: Project) -> list[Suggestion]:
+        if asked is project:
+            raise OSError("the drive is gone")
+        return suggest(suggester, asked)
+
+    monkeypatch.setattr(Suggester, "suggest", fail_for_the_first)
+    session.set_project(project)
+    session.set_project(other)
+    with contextlib.suppress(OSError):
+        runner.run_all()
+    runner.run_all()
+    assert summaries.get(CASE).suggestion is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -141,3 +142,24 @@ def test_an_unreadable_prediction_is_told_and_not_awaited(
     assert not session.case.is_prediction_pending
     assert session.case.prediction is None
     assert any("is damaged" in text for text in messages)
+
+
+def test_a_read_that_ends_late_does_not_replace_a_newer_prediction(
+    session: Session, runner: HeldTaskRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.run_next()
+    case = session.require_case()
+    answers: list[Callable[[], None]] = []
+
+    def answer_later(task: Any, on_done: Any, _: Any) -> None:
+        answers.append(functools.partial(on_done, task()))
+
+    monkeypatch.setattr(runner, "submit", answer_later)
+    session.review.refresh("scan-3")
+    newer = write_prediction(session.require_project(), 2)
+    session.review.refresh("scan-3")
+    first, second = answers
+    second()
+    assert case.run == newer
+    first()
+    assert case.run == newer

@@ -279,3 +279,25 @@ def test_an_edit_that_is_undone_before_it_was_written_stays_undone(
         task()
     np.testing.assert_array_equal(project.labels.read("scan-0"), before)
     assert not session.has_unsaved_changes
+
+
+def test_an_unexpected_error_drops_no_label(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-3")
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    session.require_case().label[1, 1, 1] = 1
+    with monkeypatch.context() as failing:
+        failing.setattr(LabelStore, "save", fail)
+        with pytest.raises(DyconError, match="scan-3 could not be saved"):
+            session.flush()
+    session.save_label()  # the timer tries again
+    assert not session.has_unsaved_changes
+    saved = project.labels.read("scan-3")
+    assert saved is not None
+    assert saved[1, 1, 1] == 1

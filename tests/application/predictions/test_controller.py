@@ -205,3 +205,14 @@ def test_results_in_words() -> None:
     assert describe_result(one, 100.2) == (
         "Prediction of LA_006 updated in 1 min 40 s. Next: review the uncertain regions (N)."
     )
+
+
+def test_texts_have_the_names_that_the_user_chose() -> None:
+    event = PredictionProgressEvent(phase="predicting", case="scan-4", done=0, total=1)
+    status = PredictionStatus("001-dycon", ("scan-4",), event, names={"scan-4": "Baseline"})
+    assert describe_status(status) == "Predicting Baseline…"
+    assert describe_result(status, 1.0).startswith("Prediction of Baseline updated")
+    canceled = dataclasses.replace(status, is_canceling=True, preliminary=("scan-4",))
+    assert describe_result(canceled, 1.0) == (
+        "Prediction of Baseline canceled. The prediction of Baseline is still preliminary."
+    )

@@ -160,8 +160,8 @@ def test_the_state_of_a_run_is_told_in_words(train_tab: Any) -> None:
     state.set_run_status(RunStatus("stopping", "001-dycon", 0.4, text="Stopping…"))
     assert not train_tab.progress_row.stop_button.isEnabled()
     state.set_run_status(RunStatus())
-    train_tab.session.event.emit(StartedEvent(run="001-dycon", validation=1))
-    train_tab.session.event.emit(FinishedEvent(step=11, elapsed_s=240.0, dice=0.0))
+    train_tab.session.state.run_event.emit(StartedEvent(run="001-dycon", validation=1))
+    train_tab.session.state.run_event.emit(FinishedEvent(step=11, elapsed_s=240.0, dice=0.0))
     assert train.status_label.text() == (
         "Finished after 4 min, 11 steps.\nNetwork Dice on the validation case: 0.00"
     )

@@ -82,9 +82,9 @@ def test_the_chart_of_a_training_with_validation_is_shown_from_the_start(opened:
         StartedEvent(run="001-dycon", validation=1),
         StepEvent(step=1, loss_terms={"supervised": 1.0}),
     ):
-        session.event.emit(event)
+        session.state.run_event.emit(event)
     assert is_chart_shown(opened)
-    session.event.emit(ValidationEvent(step=1, mean=0.4))
+    session.state.run_event.emit(ValidationEvent(step=1, mean=0.4))
     session.state.set_run_status(RunStatus())
     assert is_chart_shown(opened)  # the project has no validation case, but this run had one
 
@@ -92,8 +92,8 @@ def test_the_chart_of_a_training_with_validation_is_shown_from_the_start(opened:
 def test_a_training_without_validation_says_so(opened: Any) -> None:
     session = opened.session
     session.state.set_run_status(RunStatus("training", "001-dycon", 0.1, text="Training"))
-    session.event.emit(StartedEvent(run="001-dycon", validation=0))
-    session.event.emit(StepEvent(step=1, loss_terms={"supervised": 1.0}))
+    session.state.run_event.emit(StartedEvent(run="001-dycon", validation=0))
+    session.state.run_event.emit(StepEvent(step=1, loss_terms={"supervised": 1.0}))
     assert not is_chart_shown(opened)
     assert opened.train.curves.dice_note.text() == NO_VALIDATION_TEXT
     session.state.set_run_status(RunStatus())

@@ -203,3 +203,19 @@ def test_a_label_that_cannot_be_saved_keeps_the_window_open(
     assert not main.isVisible()
     del viewer.window._qt_window
     assert project.labels.read("scan-3")[0].all()
+
+
+def test_a_panel_is_released_although_its_label_can_be_saved_nowhere(
+    own_panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, panel = own_panel
+
+    def fail(*_: object, **__: object) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr(LabelStore, "save", fail)
+    monkeypatch.setattr(LabelAutosaver, "write_recovery_copy", fail)
+    panel.session.case.label[1, 1, 1] = 1
+    panel.release()
+    assert panel.task_runner._has_closed.is_set()
+    assert panel.message_label.level == "error"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialog, QFileDialog, QLabel, QMessageBox
 
 from napari_dycon.application.activities import Activity
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 from napari_dycon.widgets.window.own_window import OwnWindow
@@ -154,7 +156,8 @@ def test_a_running_task_is_asked_about(
     viewer, panel = own
     open_case(panel, project, qtbot)
     main, activities = viewer.window._qt_window, panel.task_runner.activities
-    export = Activity("Exporting")
+    export = Activity("Exporting", can_cancel=True)
+    activities.add(Activity("Deleting a structure"))  # it is completed in any case
     activities.add(export)
     main.close(confirm_need=True)
     assert main.isVisible()
@@ -163,3 +166,34 @@ def test_a_running_task_is_asked_about(
     activities.remove(export)
     assert len(asked) == 2
     assert all(text.startswith("Exporting: not finished yet") for text in asked)
+    assert not export.is_canceled
+
+
+def test_a_task_is_canceled_with_the_window(
+    own: Any, project: Project, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, panel = own
+    open_case(panel, project, qtbot)
+    main, done, may_go_on = viewer.window._qt_window, [], threading.Event()
+
+    def export(on_progress: ItemProgressCallback) -> None:
+        for number in range(100):
+            on_progress(number, 100, "")
+            done.append(number)
+            assert may_go_on.wait(20)
+
+    def choose(box: QMessageBox) -> None:
+        box.show()
+        next(b for b in box.buttons() if b.text() == "Cancel it and close").click()
+
+    monkeypatch.setattr(QMessageBox, "exec", choose)
+    panel.task_runner.submit_with_progress(
+        "Exporting", export, lambda _: None, lambda _: None, on_cancel=lambda: None
+    )
+    qtbot.waitUntil(lambda: bool(panel.task_runner.activities.running), timeout=10_000)
+    main.close(confirm_need=True)
+    may_go_on.set()
+    qtbot.waitUntil(lambda: not main.isVisible(), timeout=10_000)
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
+    assert done == [0]
+    del viewer.window._qt_window  # as napari's own Window.close does
