@@ -9,6 +9,7 @@ from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QScrollArea, QSplitter, QTabWidget, QWidget
 
 from napari_dycon.session import Session
+from napari_dycon.widgets.window.wheel_guard import WheelGuard
 
 LOW_PX = 430  # height below which the list of cases is a tab
 HYSTERESIS_PX = 20  # so that a changed height of the row of tabs cannot change it back
@@ -85,4 +86,5 @@ def make_scroll_area(section: QWidget) -> QScrollArea:
     scroll_area.setFrameShape(QScrollArea.Shape.NoFrame)
     scroll_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     scroll_area.setWidget(section)
+    WheelGuard(section)  # owned by the section
     return scroll_area
