@@ -101,6 +101,11 @@ def build_shortcuts(
         Shortcut("Right", "next slice", lambda: views.step_active_slice(1)),
         Shortcut("Q", "hide everything but the scan, and show it again", layers.toggle_overlays),
         Shortcut("Escape", "cancel Pick and Component", lambda: cancel_click(session, layers)),
+        Shortcut(
+            "Backspace",
+            "remove the last point of an outline, as Ctrl+Z does",
+            lambda: remove_last_point(layers),
+        ),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [
@@ -146,6 +151,12 @@ def cancel_click(session: Session, layers: CaseLayers) -> object:
         return PASS_ON
     session.message.emit("info", "")
     return None
+
+
+def remove_last_point(layers: CaseLayers) -> object:
+    """Remove the last point of an unfinished outline; without one, the key is the widget's."""
+    label = layers.find_layer("label")
+    return None if label is not None and label.remove_last_point() else PASS_ON
 
 
 def make_actions(
