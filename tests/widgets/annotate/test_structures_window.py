@@ -151,7 +151,7 @@ def test_slices_are_counted_from_one(opened: Any) -> None:
     panel.layers.go_to_slice(7, 0)
     panel.annotate.completion.slice_button.click()
     assert (panel.session.case.label[7] == 0).all()
-    assert panel.message_label.text() == "Slice 8 marked complete."
+    assert panel.message_label.text() == "Axial slice 8 marked complete."
     panel.session.case.label[3, 4:6, 4:6] = 1
     panel.annotate.completion.scan_button.click()
     assert panel.session.project.get_case("scan-0").status == "labeled"
