@@ -30,7 +30,8 @@ from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidg
 from napari_dycon.core.types import Box, LabelArray, Mask
 
 SPINNER_SPEED_PERCENT = 8
-OUTLINE_FILL = 0.2  # opacity inside an outline that is being drawn
+OUTLINE_FILL = 0.15  # opacity inside an outline that is being drawn
+OUTLINE_WIDTH_PX = 2.0
 MAX_COMPARED_VOXELS = 1_000_000  # of an edit, to find which values it wrote
 
 
@@ -105,6 +106,10 @@ class OutlineOverlay(LabelsPolygonOverlay):
 
 class VispyOutline(VispyLabelsPolygonOverlay):
     """Draws an outline whose inside stays visible; napari fills it like the label."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._polygon._border_width = OUTLINE_WIDTH_PX
 
     def _set_color(self, color: Sequence[float]) -> None:
         super()._set_color((*color[:3], min(color[3], OUTLINE_FILL)))

@@ -137,6 +137,7 @@ def test_an_outline_does_not_hide_the_scan(gestures: Gestures) -> None:
         visual = canvas._layer_overlay_to_visual[layer][layer._overlays["polygon"]]
         assert visual._polygon.color.alpha <= 0.3
         assert visual._polygon.border_color.alpha == 1
+        assert visual._polygon._border_width > 1
 
 
 def test_the_limits_of_the_brush_apply_in_all_views(gestures: Gestures) -> None:
