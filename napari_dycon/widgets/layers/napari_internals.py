@@ -25,6 +25,7 @@ from napari.layers import Image, Labels, Layer, Surface
 from napari.qt import QtViewer
 from napari.utils.events import Event, EventEmitter
 from napari.viewer import Viewer
+from pydantic import Field
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidget
 
 from napari_dycon.core.types import Box, LabelArray, Mask
@@ -79,6 +80,8 @@ class StatusTextMixin:
 
 class OutlineOverlay(LabelsPolygonOverlay):
     """The outline that the polygon tool draws."""
+
+    points: list[list[float]] = Field(default_factory=list)
 
     def add_polygon_to_labels(self, layer: Labels) -> None:
         """Paint the closed outline in the slice that is displayed, also if it began in another."""
