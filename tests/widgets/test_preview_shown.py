@@ -41,7 +41,8 @@ def test_a_preview_is_marked_wherever_it_is_shown(example_panel: Any, qtbot: Any
     assert session.case.is_preview
     assert panel.review.source_label.text().startswith(f"Preview during training (run {run})")
     assert panel.review.hint_label.text() == PREVIEW_HINT
-    assert get_headers(panel)[2:] == ("Preview (ml)", "Preview Dice")
+    assert get_headers(panel)[2:] == ("Preview (ml)", "Dice")
+    assert panel.review.table.headerItem().toolTip(3) == "Of the preview during training"
     qtbot.waitUntil(
         lambda: (
             panel.layers.find_layer("prediction").name == "prediction (preview during training)"
@@ -69,6 +70,7 @@ def test_a_preview_is_marked_wherever_it_is_shown(example_panel: Any, qtbot: Any
     qtbot.waitUntil(lambda: session.case.id == "scan-3", timeout=20_000)
     assert panel.review.hint_label.text() == HINT
     assert get_headers(panel) == COLUMNS
+    assert panel.review.table.headerItem().toolTip(3) == ""
     qtbot.waitUntil(
         lambda: panel.layers.find_layer("prediction").name == "prediction", timeout=10_000
     )

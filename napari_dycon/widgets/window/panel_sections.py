@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QResizeEvent
@@ -43,7 +44,8 @@ class PanelSections(QSplitter):
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._arrange)
-        session.project_changed.connect(self._show_cases)
+        self._project_path: Path | None = None  # of the project shown
+        session.project_changed.connect(self._on_project_changed)
         session.case_shown.connect(self._show_cases)
 
     @property
@@ -72,6 +74,15 @@ class PanelSections(QSplitter):
             self.insertWidget(0, self._data)
             self._data.show()  # tabs hide what they remove
             self.setSizes(SIZES_PX)
+
+    def _on_project_changed(self, *_: object) -> None:
+        """Begin another project with its first step."""
+        project = self._session.project
+        path = project.path if project is not None else None
+        if path is not None and path != self._project_path:
+            self.show_section(self._sections[0])
+            self._project_path = path
+        self._show_cases()
 
     def _show_cases(self, *_: object) -> None:
         """Select the list of cases while no case is shown: nothing else can be done then."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.key_presses import press_key
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QToolBar
+from qtpy.QtCore import QRect, Qt
+from qtpy.QtWidgets import QDialogButtonBox, QScrollArea, QToolBar
 
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
@@ -102,7 +103,28 @@ def test_number_keys_select_structures_and_the_overview_lists_all_keys(
     card = ShortcutsDialog(panel, panel.shortcuts)
     qtbot.addWidget(card)
     card.show()
+    qtbot.wait(100)
     assert card.height() < 700
+    scroll_area = card.findChild(QScrollArea)
+    assert scroll_area.verticalScrollBar().maximum() == 0
+    assert scroll_area.horizontalScrollBar().maximum() == 0
+
+
+def test_the_overview_of_keys_fits_on_a_small_screen(
+    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, panel = opened_panel
+    screen = SimpleNamespace(availableGeometry=lambda: QRect(0, 0, 960, 540))
+    monkeypatch.setattr(panel, "screen", lambda: screen)
+    card = ShortcutsDialog(panel, panel.shortcuts)
+    qtbot.addWidget(card)
+    card.show()
+    qtbot.wait(100)
+    assert card.width() <= 960
+    assert card.height() <= 500
+    button = card.findChild(QDialogButtonBox).buttons()[0]
+    assert card.rect().contains(button.mapTo(card, button.rect().bottomRight()))
+    assert card.findChild(QScrollArea).verticalScrollBar().maximum() > 0
 
 
 def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(own_panel: Any, qtbot: Any) -> None:
