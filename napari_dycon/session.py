@@ -251,7 +251,8 @@ class Session:
         Parameters
         ----------
         config : settings; by default the preset "default" of DyCON
-        **changes : single settings to replace, such as ``time_limit=300``
+        **changes : single settings to replace, such as ``time_limit=300``; without ``config``
+            also ``method`` and ``preset``
         """
         return self.run_controller.start(config, **changes)
 

@@ -11,7 +11,7 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.engine.config import make_config
-from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.errors import BusyError, ConfigError, ProjectError, UserError
 from napari_dycon.project.runs.events import Event
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -123,6 +123,22 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     assert seen[-1].event == "prediction_finished"
     wait_for(lambda: session.case.prediction is not None and not session.case.is_preliminary)
     assert session.project.predictions.list_run_ids("scan-5") == [run]
+
+
+def test_a_method_and_a_preset_of_a_script_are_used(session: Session) -> None:
+    run = session.start_training(method="supervised", preset="paper", steps=1)
+    session.stop()
+    session.wait(60)
+    config = session.project.runs.get(run).read_config()
+    assert (config["method"], config["preset"]) == ("supervised", "paper")
+    assert config["optimizer"]["name"] == "sgd"
+    with pytest.raises(ConfigError, match="method is 'superwised'; expected one of: dycon"):
+        session.start_training(method="superwised")
+    for changes in ({"method": "supervised"}, {"preset": "paper"}):
+        with pytest.raises(ConfigError, match="cannot be combined with a config"):
+            session.start_training(make_config("dycon"), **changes)
+    with pytest.raises(ConfigError, match="expected it as an argument"):
+        make_config("dycon", method="supervised")
 
 
 def test_a_run_that_dies_is_reported(session: Session) -> None:

@@ -43,7 +43,8 @@ def fill_between(
     """Fill the slices between annotated slices.
 
     Only unannotated voxels are written, never other structures or annotated background. A slice
-    counts as annotated if it contains the structure, or if all of its voxels are annotated. Towards
+    counts as annotated if it contains the structure, or if all of its voxels are annotated; lines
+    where slices of other planes cross it do not count. Towards
     a complete slice without the structure, the structure tapers off, and the remaining voxels stay
     unannotated. Between two slices with the structure, they become background if the nearest
     complete slices have no structures but ``values``, so that the filled slices are complete too.
@@ -64,7 +65,7 @@ def fill_between(
     slices = np.moveaxis(result, axis, 0)  # a view
     slice_spacing = [float(s) for a, s in enumerate(spacing) if a != axis]
     is_complete = ~(slices == UNANNOTATED).any(axis=(1, 2))
-    gaps = [gap for value in values for gap in _find_gaps(slices, value, is_complete)]
+    gaps = _find_gaps(slices, values, is_complete)
     n_slices = sum(gap.last - gap.first - 1 for gap in gaps)
     best_distance: dict[int, Distances] = {}  # slice -> largest distance so far
     best_value: dict[int, LabelArray] = {}
@@ -92,15 +93,52 @@ def fill_between(
     return result, sum(not np.array_equal(slices[n], before[n]) for n in best_value)
 
 
-def _find_gaps(slices: LabelArray, value: int, is_complete: npt.NDArray[np.bool_]) -> list[_Gap]:
+def has_gaps(label: LabelArray, values: Sequence[int], axis: int) -> bool:
+    """Whether there are slices to fill between annotated slices along an axis."""
+    slices = np.moveaxis(label, axis, 0)
+    return bool(_find_gaps(slices, values, ~(slices == UNANNOTATED).any(axis=(1, 2))))
+
+
+def _find_gaps(
+    slices: LabelArray, values: Sequence[int], is_complete: npt.NDArray[np.bool_]
+) -> list[_Gap]:
     """Find the gaps between annotated slices of which one or both contain a structure."""
-    has_structure = (slices == value).any(axis=(1, 2))
-    key_slices = np.flatnonzero(has_structure | is_complete).tolist()
-    return [
-        _Gap(value, first, last, bool(has_structure[first] and has_structure[last]))
-        for first, last in itertools.pairwise(key_slices)
-        if last - first > 1 and (has_structure[first] or has_structure[last])
-    ]
+    is_own = _find_own_voxels(slices)
+    gaps = []
+    for value in values:
+        is_structure = slices == value
+        contains = is_structure.any(axis=(1, 2))
+        is_drawn = (is_structure & is_own).any(axis=(1, 2)) | (is_complete & contains)
+        # A structure as thin as the lines of crossing slices is taken as it is.
+        has_structure = is_drawn if is_drawn.any() else contains
+        key_slices = np.flatnonzero(has_structure | is_complete).tolist()
+        gaps += [
+            _Gap(value, first, last, bool(has_structure[first] and has_structure[last]))
+            for first, last in itertools.pairwise(key_slices)
+            if last - first > 1 and (has_structure[first] or has_structure[last])
+        ]
+    return gaps
+
+
+def _find_own_voxels(slices: LabelArray) -> npt.NDArray[np.bool_]:
+    """Find the voxels that were annotated in slices along the first axis.
+
+    An annotated slice of another plane crosses all of these slices in a line that is one voxel
+    wide. Its voxels have annotated neighbors in the slices before or after, and are in no 2 x 2
+    block of annotated voxels of their own slice.
+    """
+    is_annotated = slices != UNANNOTATED
+    # Complete slices of the other planes may be side by side.
+    is_crossing = [is_annotated.all(axis=axes, keepdims=True) for axes in ((0, 2), (0, 1))]
+    is_annotated &= ~(is_crossing[0] | is_crossing[1])
+    before, after = np.zeros_like(is_annotated), np.zeros_like(is_annotated)
+    before[1:], after[:-1] = is_annotated[:-1], is_annotated[1:]
+    is_own: npt.NDArray[np.bool_] = is_annotated & ~before & ~after
+    corners = is_annotated[:, :-1] & is_annotated[:, 1:]
+    blocks = corners[:, :, :-1] & corners[:, :, 1:]
+    for rows, columns in itertools.product((slice(None, -1), slice(1, None)), repeat=2):
+        is_own[:, rows, columns] |= blocks
+    return is_own
 
 
 def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: int) -> LabelArray:

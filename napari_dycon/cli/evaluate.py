@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +66,7 @@ def evaluate(
 
     if csv is not None:
         _check_csv(csv)
+    chosen = None if classes is None else _parse_class_names(classes)
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Comparing", total=None)
         result = evaluate_folders(
@@ -77,10 +78,9 @@ def evaluate(
             n_structures=num_classes,
             keep_errors=True,
         )
-    if classes is None:
-        names = find_class_names(predictions, references)
-    else:
-        names = dict(enumerate(split_names(classes), start=1))
+    names = find_class_names(predictions, references) if chosen is None else chosen
+    if chosen is not None:
+        result["warnings"].extend(_describe_unnamed(result["classes"], chosen))
     if csv is not None:
         write_bytes(csv, encode_csv(_format_csv(result, names)))
     origins = count_origins(predictions / f"{name}.nii.gz" for name in result["cases"])
@@ -118,6 +118,26 @@ def _raise_if_any_failed(result: Mapping[str, Any]) -> None:
         print_status(f"{name} was left out: {reason}")
     total = len(failed) + result["summary"]["cases"]
     raise UserError(f"{len(failed)} of {total} cases could not be compared; the others were.")
+
+
+def _parse_class_names(text: str) -> dict[int, str]:
+    """Parse the names of the classes 1, 2, and so on."""
+    names = split_names(text)
+    folded = [name.casefold() for name in names]
+    for name in names:
+        if not name or folded.count(name.casefold()) > 1:
+            problem = f"names two classes {name!r}" if name else "holds an empty name"
+            raise UserError(f"--classes {problem}; expected one name for each class: a,b,c.")
+    return dict(enumerate(names, start=1))
+
+
+def _describe_unnamed(values: Sequence[int], names: Mapping[int, str]) -> list[str]:
+    """Describe the classes of the masks that have no name."""
+    unnamed = [str(value) for value in values if value not in names]
+    if not unnamed:
+        return []
+    plural = "" if len(unnamed) == 1 else "es"
+    return [f"--classes has no name for the class{plural} {', '.join(unnamed)} of these masks."]
 
 
 def _check_csv(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from napari_dycon.cli.options import (
 )
 from napari_dycon.cli.run_lock import acquire_run, with_process_record
 from napari_dycon.cli.training_display import show_training
+from napari_dycon.core.durations import format_elapsed
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
@@ -30,10 +32,16 @@ from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.runs.events import Event, FinishedEvent
+from napari_dycon.project.runs.run_facts import read_run_facts
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
+
+# Settings with a command line option of their own, which --set would override unnoticed.
+SETTINGS_WITH_OPTION = {
+    "method", "preset", "steps", "time_limit", "device", "seed", "init_from",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,10 @@ class TrainOptions:
 
     def _parse_overrides(self) -> dict[str, Any]:
         overrides = parse_overrides(self.overrides)
-        for name in overrides.keys() & {"method", "preset"}:
-            raise UserError(
-                f"Expected --{name} {overrides[name]} instead of --set {name}={overrides[name]}."
-            )
+        for name in overrides.keys() & SETTINGS_WITH_OPTION:
+            option = f"--{name.replace('_', '-')}"
+            value = "TIME, such as 10m" if name == "time_limit" else overrides[name]
+            raise UserError(f"Expected {option} {value} instead of --set {name}={overrides[name]}.")
         return overrides
 
 
@@ -148,6 +156,7 @@ def train(
     )
     if run is not None:
         config = options.make_resumed_config(run)
+        _require_remaining(run, config)
     else:
         config = options.make_new_config(opened)
         _report_running(opened)
@@ -201,6 +210,27 @@ def _reject_conflicting_options(context: typer.Context) -> None:
                 f"{parameter.opts[0]} cannot be used with --resume: the run keeps its settings. "
                 "Remove one of the two, or start a new run from the old weights with --init-from."
             )
+
+
+def _require_remaining(run: Run, config: TrainConfig) -> None:
+    """Reject limits that leave a complete run nothing to do."""
+    facts = read_run_facts(run)
+    if facts.outcome not in ("finished", "stopped") or not facts.steps:
+        return
+    elapsed_s = facts.elapsed_s or 0.0
+    previous = TrainConfig.from_dict(run.read_config())
+    limit_s, previous_s = config.time_limit, previous.time_limit or math.inf
+    ended_by_time = facts.outcome == "finished" and facts.steps < previous.steps
+    if limit_s is not None and (elapsed_s >= limit_s or (ended_by_time and limit_s <= previous_s)):
+        raise UserError(
+            f"Run {run.id} was trained for {format_elapsed(elapsed_s)} already, which counts "
+            f"towards its time limit of {format_elapsed(limit_s)}. Give a larger --time-limit."
+        )
+    if facts.steps >= config.steps:
+        raise UserError(
+            f"Run {run.id} has taken {facts.steps} steps already, which count towards its limit of "
+            f"{config.steps}. Give larger --steps."
+        )
 
 
 def _report_running(project: Project) -> None:

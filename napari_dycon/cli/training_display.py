@@ -152,9 +152,7 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
     match event:
         case StartedEvent():
             validation = f"{event.validation} validation, " if event.validation else ""
-            cases = counts or (
-                f"{event.labeled} annotated, {validation}{event.unlabeled} unlabeled"
-            )
+            cases = counts or (f"{event.labeled} labeled, {validation}{event.unlabeled} unlabeled")
             return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
             dice = (
@@ -179,7 +177,5 @@ def _next_step_hint(event: FinishedEvent | StoppedEvent, run: str) -> str:
         return f" has not been trained yet. To train it, use --resume {run} and more time."
     if isinstance(event, StoppedEvent):
         return f" can be used for prediction, or resumed with --resume {run}."
-    return (
-        f" is ready for prediction. To train it longer, use --resume {run} with a larger "
-        "--time-limit or --steps."
-    )
+    limit = "larger --steps" if event.reason == "steps" else "a larger --time-limit"
+    return f" is ready for prediction. To train it longer, use --resume {run} with {limit}."

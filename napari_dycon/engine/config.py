@@ -175,6 +175,11 @@ def make_config(
     values = load_preset(preset)
     values = merge_settings(values, values.pop("methods", {}).get(method, {}))
     changes = {**(settings or {}), **more}
+    for name in changes.keys() & {"method", "preset"}:
+        raise ConfigError(
+            f"{name} is given as the setting {changes[name]!r}; expected it as an argument: "
+            "make_config(method, preset, settings)."
+        )
     if changes.get("time_limit") is not None and "steps" not in changes:
         changes["steps"] = UNLIMITED_STEPS
     values = merge_settings(values, changes)

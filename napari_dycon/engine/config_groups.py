@@ -26,6 +26,7 @@ Bool = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False), Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Side = Annotated[Integer, Field(ge=1, le=1024)]
 Channels = Annotated[Integer, Field(ge=1, le=1024)]
@@ -164,8 +165,8 @@ class OptimizerConfig(SettingsGroup):
 
     name: Literal["adamw", "sgd"] = Field(default="adamw", description="Optimizer.")
     learning_rate: Positive = Field(default=2e-3, description="Peak learning rate.")
-    weight_decay: Annotated[Number, Field(ge=0)] = Field(default=1e-2, description="Weight decay.")
-    momentum: Annotated[Number, Field(ge=0)] = Field(default=0.9, description="Momentum of SGD.")
+    weight_decay: NonNegative = Field(default=1e-2, description="Weight decay.")
+    momentum: NonNegative = Field(default=0.9, description="Momentum of SGD.")
     warmup_fraction: Fraction = Field(
         default=0.02, description="Fraction of the run over which the learning rate rises."
     )
@@ -179,19 +180,19 @@ class SemiSupervisedConfig(SettingsGroup):
         default=0.8,
         description="Fraction of the run after which semi-supervised training starts.",
     )
-    weight: Number = Field(default=0.5, description="u, weight of the unsupervised loss.")
-    consistency_weight: Number = Field(
+    weight: NonNegative = Field(default=0.5, description="u, weight of the unsupervised loss.")
+    consistency_weight: NonNegative = Field(
         default=0.1, description="w, maximum weight of the consistency loss."
     )
-    consistency_rampup: Number = Field(
+    consistency_rampup: Fraction = Field(
         default=0.4,
         description="Fraction of the semi-supervised phase over which that weight rises.",
     )
-    teacher_noise_std: Number = Field(
+    teacher_noise_std: NonNegative = Field(
         default=0.1,
         description="Standard deviation of the noise added to the teacher's input.",
     )
-    pseudo_label_threshold: Number = Field(
+    pseudo_label_threshold: Fraction = Field(
         default=0.8,
         description="Teacher confidence below which a location has no class in FeCL and SECL; "
         "pseudo-labels of atlases do not use it.",
@@ -205,16 +206,16 @@ class SemiSupervisedConfig(SettingsGroup):
 class UnCLConfig(SettingsGroup):
     """Uncertainty-aware consistency loss."""
 
-    weight: Number = Field(default=1.0, description="Weight of UnCL.")
+    weight: NonNegative = Field(default=1.0, description="Weight of UnCL.")
     beta_max: Positive = Field(default=5.0, description="β at the beginning.")
     beta_min: Positive = Field(default=0.5, description="β at the end.")
-    entropy_weight: Number = Field(default=1.0, description="Factor of the entropy term.")
+    entropy_weight: NonNegative = Field(default=1.0, description="Factor of the entropy term.")
 
 
 class FeCLConfig(SettingsGroup):
     """Focal entropy-aware contrastive loss."""
 
-    weight: Number = Field(default=0.1, description="Weight of FeCL.")
+    weight: NonNegative = Field(default=0.1, description="Weight of FeCL.")
     temperature: Positive = Field(default=0.6, description="τ, temperature.")
     focal_gamma: Annotated[Number, Field(ge=0, le=100)] = Field(
         default=2.0, description="γ, focal exponent of positive pairs."
@@ -234,7 +235,7 @@ class FeCLConfig(SettingsGroup):
 class SECLConfig(SettingsGroup):
     """Self-ensembling contrastive loss."""
 
-    weight: Number = Field(default=0.1, description="Weight of the contrastive loss.")
+    weight: NonNegative = Field(default=0.1, description="Weight of the contrastive loss.")
     temperature: Positive = Field(default=0.1, description="τ, temperature.")
     region_grid: tuple[RegionCount, RegionCount, RegionCount] = Field(
         default=(4, 4, 4), description="Regions of a scan along each axis (secl-region)."
@@ -287,8 +288,8 @@ class InferenceConfig(SettingsGroup):
 class IntervalsConfig(SettingsGroup):
     """Intervals between periodic tasks of a run."""
 
-    validation_s: Number = Field(default=60.0, description="Seconds between validations.")
-    checkpoint_s: Number = Field(default=60.0, description="Seconds between checkpoints.")
-    preview_s: Number = Field(
+    validation_s: NonNegative = Field(default=60.0, description="Seconds between validations.")
+    checkpoint_s: NonNegative = Field(default=60.0, description="Seconds between checkpoints.")
+    preview_s: NonNegative = Field(
         default=15.0, description="Seconds between previews of the active case."
     )

@@ -25,4 +25,7 @@ def encode_csv(text: str) -> bytes:
 
 def escape_formula(text: str) -> str:
     """Escape text that a spreadsheet program would interpret as a formula."""
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in "\t\r\n" else text
+    is_formula = text.lstrip().startswith(("=", "+", "-", "@")) or text.startswith(
+        ("\t", "\r", "\n")
+    )
+    return f"'{text}" if is_formula else text

@@ -39,6 +39,8 @@ from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 # Used only while the panel is hidden: notifications of napari cover the scan.
 NOTIFIERS = {"warning": show_warning, "error": show_error}
+# napari's theme does not show which button the keyboard presses. The size is that without a border.
+FOCUS_STYLE = "QPushButton:focus {{ border: 1px solid {color}; padding: 3px; }}"
 
 
 class DyconPanel(QWidget):
@@ -202,6 +204,7 @@ class DyconPanel(QWidget):
 
     def _apply_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)
+        self.setStyleSheet(FOCUS_STYLE.format(color=theme.text.as_hex()))
         for plot_widget in (
             self.train.curves,
             self.train.history,

@@ -37,6 +37,42 @@ def test_a_ball_comes_back_from_five_slices_in_any_axis(axis: int) -> None:
     assert (np.moveaxis(filled, axis, 0)[:7] == 255).all()
 
 
+@pytest.mark.parametrize("is_complete", [True, False])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_other_planes_do_not_prevent_interpolation(axis: int, is_complete: bool) -> None:
+    truth = make_ball((40, 40, 40), (20, 19, 21), 14)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (7, 13, 20, 26, 32):
+        np.moveaxis(label, axis, 0)[number] = np.moveaxis(truth, axis, 0)[number]
+    for other in (a for a in range(3) if a != axis):
+        part, full = (np.moveaxis(array, other, 0)[20] for array in (label, truth))
+        part[full | is_complete] = full[full | is_complete]
+    filled, _ = interpolation.fill_between(label, [1], axis, ISO)
+    between = np.moveaxis(filled, axis, 0)[7:33]
+    assert compute_dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
+    assert not (between == 255).any()
+    assert np.array_equal(filled[label != 255], label[label != 255])
+
+
+def test_complete_slices_of_another_plane_may_be_side_by_side() -> None:
+    label = np.full((9, 20, 20), 255, np.uint8)
+    label[:, 9:12] = 0
+    label[2:7, 9:12, 5:15] = 1
+    assert not interpolation.has_gaps(label, [1], 0)
+    label[[0, 8], 5:15, 5:15] = 1
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 7
+    assert (filled[4, 6:9, 7:13] == 1).all()
+
+
+def test_a_structure_one_voxel_thin_is_interpolated() -> None:
+    label = np.full((9, 20, 20), 255, np.uint8)
+    label[[0, 1, 7, 8], 10, 5:15] = 1
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 5
+    assert (filled[4, 10, 7:13] == 1).all()
+
+
 def test_an_oblique_tube_is_interpolated_completely() -> None:
     label = np.full((11, 40, 40), 255, np.uint8)
     label[0][make_ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1

@@ -86,6 +86,25 @@ def test_metrics_are_written_as_csv(run: Run, masks: tuple[Path, Path], tmp_path
     assert list(pandas.read_csv(path).columns)[:2] == ["case", "class"]
 
 
+def test_a_csv_file_without_class_names_has_empty_names(
+    run: Run, masks: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert run("evaluate", *masks, "--csv", tmp_path / "m.csv")[0] == 0
+    rows = csv.DictReader((tmp_path / "m.csv").read_text(encoding="utf-8-sig").splitlines())
+    assert {row["name"] for row in rows} == {""}
+
+
+def test_class_names_are_checked(run: Run, masks: tuple[Path, Path]) -> None:
+    for names, words in (("a,A", "names two classes 'a'"), ("a,", "holds an empty name")):
+        code, out, err = run("evaluate", *masks, "--classes", names)
+        assert (code, out) == (2, "")
+        assert words in err
+    code, _, err = run("evaluate", *masks, "--classes", "a")
+    assert code == 0
+    assert "--classes has no name for the class 2 of these masks." in err
+    assert "no name" not in run("evaluate", *masks, "--classes", "a,b,c")[2]
+
+
 @pytest.mark.parametrize("name", ["none/metrics.csv", "r", "a.nii.gz"])
 def test_a_csv_file_that_cannot_be_written_is_refused_first(
     name: str, run: Run, masks: tuple[Path, Path], tmp_path: Path
@@ -107,6 +126,9 @@ def test_a_case_that_does_not_fit_does_not_stop_the_others(
     code, out, err = run("evaluate", *masks, "--csv", tmp_path / "m.csv")
     assert code == 2
     assert "1 case, mean foreground Dice 0.750" in out
+    assert (
+        f"The prediction {tmp_path / 'p' / 'c.nii.gz'} is not on the grid of its reference" in err
+    )
     for name in "acd":
         assert f"{name} was left out: " in err
     assert "their shapes differ" in err

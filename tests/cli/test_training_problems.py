@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +30,37 @@ def test_a_run_without_a_step_fails(run: Run, project: Project) -> None:
     code, _, err = run("train", project.path, *arguments)
     assert code == 0
     assert "Finished at step 1" in err
+
+
+def test_a_complete_run_is_resumed_with_a_larger_limit_only(run: Run, project: Project) -> None:
+    code, _, err = run("train", project.path, "--steps", 2, "--device", "cpu", *TRAIN)
+    assert code == 0
+    assert "use --resume 001-dycon with larger --steps." in err
+    resume = ("train", project.path, "--resume", "001-dycon")
+    for arguments in ((), ("--steps", 2), ("--steps", 1, "--time-limit", "1h")):
+        code, _, err = run(*resume, *arguments)
+        assert code == 2
+        assert "has taken 2 steps already" in err
+        assert "Give larger --steps." in err
+    code, _, err = run(*resume, "--steps", 4, "--time-limit", "0.1s")
+    assert code == 2
+    assert "which counts towards its time limit of" in err
+    code, _, err = run(*resume, "--steps", 3)
+    assert code == 0
+    assert "3 labeled" in err
+
+
+def test_more_steps_do_not_extend_a_time_limit(run: Run, project: Project) -> None:
+    run("train", project.path, "--steps", 2, "--device", "cpu", *TRAIN)
+    record = project.runs.get()
+    values = {**record.read_config(), "steps": 1000, "time_limit": 3600.0}
+    record.config_path.write_text(json.dumps(values))  # the time limit ended it after two steps
+    resume = ("train", project.path, "--resume", "001-dycon")
+    code, _, err = run(*resume, "--steps", 2000)
+    assert code == 2
+    assert "time limit of 1 h. Give a larger --time-limit." in err
+    code, _, err = run(*resume, "--steps", 3, "--time-limit", "2h")
+    assert code == 0
 
 
 def test_validation_cases_alone_are_named_as_the_reason(run: Run, project: Project) -> None:

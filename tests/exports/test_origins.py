@@ -151,7 +151,12 @@ def test_origins_are_written_and_kept_for_files_of_earlier_exports(
     export(mixed, "nifti", out, ExportOptions(cases=["drawn"]))
     again = read_origins(out)
     assert set(again) == {"accepted", "drawn", "part-predicted", "predicted"}
-    assert again["predicted"] == rows["predicted"]
+    assert {name: rows[name] for name in again} == again  # also the empty run of a drawn mask
+    export(mixed, "nrrd", out, ExportOptions(cases=["drawn"]))
+    with (out / "origins.csv").open(encoding="utf-8-sig", newline="") as file:
+        runs = {row["file"]: row["run"] for row in csv.DictReader(file)}
+    assert runs["drawn.nii.gz"] == runs["drawn.nrrd"] == ""
+    (out / "drawn.nrrd").unlink()
     for damaged in (b"", b"\xff\xfe\x00", b"a,b\n1,2\n", b'"'):
         (out / "origins.csv").write_bytes(damaged)
         export(mixed, "nifti", out, ExportOptions(cases=["drawn"]))

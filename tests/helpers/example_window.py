@@ -30,10 +30,15 @@ def reset_window(viewer: Any, panel: Any, visible: dict[str, bool]) -> None:
     panel.session.flush()
     panel.session.close_project()
     wait_until(lambda: bool(panel.task_runner.is_idle))
-    layers, views = panel.layers, panel.canvas_area.views
     viewer.layers.clear()
     viewer.theme = "dark"
     viewer.window._qt_window.resize(*WINDOW_SIZE)
+    reset_controls(panel, visible)
+
+
+def reset_controls(panel: Any, visible: dict[str, bool]) -> None:
+    """Set what is shown and how the brush paints as in a new window."""
+    layers, views = panel.layers, panel.canvas_area.views
     if layers.are_overlays_hidden:
         layers.toggle_overlays()
     for role, is_visible in visible.items():

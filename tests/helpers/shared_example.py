@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,10 +10,14 @@ import numpy as np
 import pytest
 
 from helpers.box_scans import make_scan_project
-from helpers.example_window import WINDOW_SIZE, open_example, reset_window
+from helpers.example_window import (
+    WINDOW_SIZE,
+    open_example,
+    reset_controls,
+    reset_window,
+    wait_until,
+)
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.views.planes import Plane
-from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class SharedExample:
@@ -45,13 +50,16 @@ class SharedExample:
         """Show scan-3, as after opening it, without a tool."""
         if self._state is not None:
             self._restore_window(qtbot)
+            self._restore_case(qtbot)
         if self._state is None or self._describe() != self._state:
             self.close()
             open_example(self.panel, self._make_project())
             self.panel.canvas_area.views.show_side_views(self._has_side_views)
             qtbot.wait(400)
             self._state = self._describe()
-            self._label = self.panel.session.case.label.copy()
+            project, case = self.panel.session.project, self.panel.session.case
+            self._case = project.path, case.id, project.get_case(case.id).status
+            self._label = case.label.copy()
             self._window = self.panel.layers.intensity_window.range
         self._restore()
         qtbot.wait(50)
@@ -62,10 +70,19 @@ class SharedExample:
         if session.project is None or session.case is None:
             return None
         main_window = self.viewer.window._qt_window
+        folder = session.project.path
         return (
-            session.project.path,
-            [case.id for case in session.project.cases],
+            folder,
+            (folder / "project.json").read_text(encoding="utf-8"),
+            {
+                path.relative_to(folder)
+                for name in ("labels", "runs", "predictions")
+                for path in (folder / name).rglob("*")
+                if path.name != ".lock"
+                and (path.name != f"{session.case.id}.nii.gz" or name == "predictions")
+            },
             session.case.id,
+            session.status,
             [
                 [(layer.name, layer.visible, getattr(layer, "contour", None)) for layer in layers]
                 for layers in (
@@ -90,6 +107,30 @@ class SharedExample:
             main_window.resize(*WINDOW_SIZE)
             qtbot.wait(300)  # surfaces go, and views are arranged
 
+    def _restore_case(self, qtbot: Any) -> None:
+        """Return to the case, with its label and status."""
+        session = self.panel.session
+        folder, case_id, status = self._case
+        if session.project is None or session.project.path != folder:
+            return
+        if session.case is None or session.case.id != case_id:
+            session.show_case(case_id)
+            # Overlays come one a turn of the event loop, this one last.
+            wait_until(lambda: self.panel.layers.find_layer("disagreement") is not None)
+            qtbot.wait(200)
+        label = self.panel.layers.find_layer("label")
+        if label is None or session.project.read_only_reason:
+            return
+        self.panel.layers.cancel_click()
+        session.annotation.set_paint_range(None)
+        label.data = self._label
+        session.flush()
+        if session.project.get_case(case_id).status != status:
+            session.set_case_status(case_id, status)
+        wait_until(lambda: bool(self.panel.task_runner.is_idle))
+        for records in (folder / "predictions").glob("*/accepted"):
+            shutil.rmtree(records)
+
     def _restore(self) -> None:
         session, layers, views = (
             self.panel.session,
@@ -105,9 +146,8 @@ class SharedExample:
         assert np.array_equal(session.case.label, self._label)
         self.panel.annotate.brush.select_value(1)
         label.mode = "pan_zoom"
-        layers.set_brush_mm(get_preferences().annotate.brush_mm)
         layers.intensity_window.set_range(*self._window)
-        views.show_plane(Plane.AXIAL)
+        reset_controls(self.panel, self._visible)
         views.activate(views.main_view)
         views.gestures.leave(views.main_view)
         image = session.case.image
@@ -115,9 +155,6 @@ class SharedExample:
             tuple(n * s / 2 for n, s in zip(image.shape, image.spacing_mm, strict=True))
         )
         self.viewer.reset_view()
-        self.panel.tabs.setCurrentIndex(0)
-        self.panel.message_label.dismiss()
-        self.panel.message_label._recent.clear()
 
     def close(self) -> None:
         """Close the project."""

@@ -151,18 +151,18 @@ def shared_window(module_window: Any) -> Iterator[Any]:
     """Window without a project, ``(viewer, panel)``; tests of a file share the window."""
     viewer, panel = module_window
     visible = dict(panel.layers.visible)
+    if panel.session.project is not None:  # the example that other tests of the file share
+        reset_window(viewer, panel, visible)
     yield viewer, panel
     reset_window(viewer, panel, visible)
 
 
 @pytest.fixture
-def opened_panel(module_window: Any, project: Project) -> Iterator[Any]:
+def opened_panel(shared_window: Any, project: Project) -> Any:
     """Window on the example, see ``open_example``; tests of a file share the window."""
-    viewer, panel = module_window
-    visible = dict(panel.layers.visible)
+    viewer, panel = shared_window
     open_example(panel, project)
-    yield viewer, panel
-    reset_window(viewer, panel, visible)
+    return viewer, panel
 
 
 @pytest.fixture
@@ -182,6 +182,9 @@ def _shared_example(
 
 @pytest.fixture
 def example_panel(_shared_example: SharedExample, qtbot: Any) -> Any:
-    """Panel on an example that the tests of a file share; they change no more than its label."""
+    """Give ``(viewer, panel)`` of an example that tests of a file share.
+
+    It is opened again after a test that changed more than its label and what is shown of it.
+    """
     _shared_example.prepare(qtbot)
-    return _shared_example.panel
+    return _shared_example.viewer, _shared_example.panel

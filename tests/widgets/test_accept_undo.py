@@ -13,9 +13,9 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def panel(opened_panel: Any) -> Any:
-    opened_panel[1].tabs.setCurrentIndex(2)
-    return opened_panel[1]
+def panel(example_panel: Any) -> Any:
+    example_panel[1].tabs.setCurrentIndex(2)
+    return example_panel[1]
 
 
 def get_status(panel: Any) -> Status:

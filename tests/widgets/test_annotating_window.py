@@ -23,8 +23,8 @@ pytestmark = pytest.mark.gui
 Window = Callable[[], Any]
 
 
-def test_the_brush_paints_only_the_picked_intensities(opened_panel: Any) -> None:
-    _viewer, panel = opened_panel
+def test_the_brush_paints_only_the_picked_intensities(example_panel: Any) -> None:
+    _viewer, panel = example_panel
     view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
     z, y, x = (int(c) for c in bright.mean(axis=0).round())
@@ -44,8 +44,8 @@ def test_the_brush_paints_only_the_picked_intensities(opened_panel: Any) -> None
     assert panel.session.annotation.paint_range is None
 
 
-def test_the_brush_size_is_in_millimeters_and_follows_that_of_napari(opened_panel: Any) -> None:
-    _viewer, panel = opened_panel
+def test_the_brush_size_is_in_millimeters_and_follows_that_of_napari(example_panel: Any) -> None:
+    _viewer, panel = example_panel
     label, size = panel.layers.find_layer("label"), panel.annotate.brush.diameter
     finest = min(panel.session.case.image.spacing_mm[1:])
     size.setValue(11 * finest)
@@ -64,8 +64,8 @@ def test_the_brush_size_is_in_millimeters_and_follows_that_of_napari(opened_pane
     assert size.value() == pytest.approx(5 * min(panel.session.case.image.spacing_mm), abs=0.05)
 
 
-def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened_panel: Any) -> None:
-    _viewer, panel = opened_panel
+def test_accepting_with_the_brush_copies_the_prediction_in_one_step(example_panel: Any) -> None:
+    _viewer, panel = example_panel
     view, label = panel.session.case, panel.layers.find_layer("label")
     before = view.label.copy()
     panel.layers.go_to_slice(6, 0)
@@ -83,8 +83,8 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened_panel
     assert view.label[6, 20, 2] == 1
 
 
-def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     session, label = panel.session, panel.layers.find_layer("label")
     project, case = session.project, session.case
 
@@ -107,9 +107,9 @@ def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(opened_panel: Any, q
 
 
 def test_the_next_case_reuses_the_layers_but_not_their_history(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     before = {role: panel.layers.find_layer(role) for role in ("image", "label")}
     label = before["label"]
     label.mode = "paint"
@@ -138,9 +138,9 @@ def test_the_next_case_reuses_the_layers_but_not_their_history(
 
 
 def test_the_previous_mask_is_hidden_and_a_requested_slice_is_kept(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    _viewer, panel = opened_panel
+    _viewer, panel = example_panel
     project, session, layers = panel.session.project, panel.session, panel.layers
     shape = project.read_image("scan-4").shape
     mask = np.ones(shape, np.uint8)
@@ -164,8 +164,8 @@ def test_the_previous_mask_is_hidden_and_a_requested_slice_is_kept(
     assert layers.slice_index == 3
 
 
-def test_regions_strip_and_table_are_consistent(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_regions_strip_and_table_are_consistent(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     press_key(viewer, Qt.Key.Key_N)
     assert panel.review.hotspot_label.text().startswith("Region 1 of 2: ")
     first = panel.layers.slice_index
@@ -184,8 +184,8 @@ def test_regions_strip_and_table_are_consistent(opened_panel: Any, qtbot: Any) -
     assert not panel.layers.find_layer("uncertainty").visible
 
 
-def test_a_click_into_the_strip_shows_that_slice(opened_panel: Any, qtbot: Any) -> None:
-    _viewer, panel = opened_panel
+def test_a_click_into_the_strip_shows_that_slice(example_panel: Any, qtbot: Any) -> None:
+    _viewer, panel = example_panel
     plot = panel.strip.plot
     wanted = plot.getPlotItem().vb.mapViewToScene(plot.getPlotItem().vb.viewRect().center())
     place = plot.mapFromScene(wanted)
@@ -196,8 +196,8 @@ def test_a_click_into_the_strip_shows_that_slice(opened_panel: Any, qtbot: Any) 
     qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=20_000)
 
 
-def test_the_difference_appears_and_follows_the_label(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_difference_appears_and_follows_the_label(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     panel.review.toggles["difference"].setChecked(True)
     qtbot.waitUntil(lambda: panel.layers.find_layer("difference") is not None, timeout=20_000)
     shown = panel.layers.find_layer("difference")
@@ -214,9 +214,9 @@ def test_the_difference_appears_and_follows_the_label(opened_panel: Any, qtbot: 
 
 
 def test_a_difference_that_is_computed_late_does_not_replace_a_newer_one(
-    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    example_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, panel = opened_panel
+    _, panel = example_panel
     may_end, starts = threading.Event(), []
 
     def compute(label: Any, prediction: Any) -> Any:
@@ -239,8 +239,8 @@ def test_a_difference_that_is_computed_late_does_not_replace_a_newer_one(
     assert is_empty()
 
 
-def test_the_list_sorts_filters_and_shows_the_next_case(opened_panel: Any, qtbot: Any) -> None:
-    _viewer, panel = opened_panel
+def test_the_list_sorts_filters_and_shows_the_next_case(example_panel: Any, qtbot: Any) -> None:
+    _viewer, panel = example_panel
     rows = panel.data.case_list
     qtbot.waitUntil(lambda: rows.summaries.get("scan-3").suggestion is not None, timeout=20_000)
     qtbot.waitUntil(lambda: rows._items["scan-3"].text(2) == "1", timeout=20_000)
@@ -253,8 +253,10 @@ def test_the_list_sorts_filters_and_shows_the_next_case(opened_panel: Any, qtbot
     qtbot.waitUntil(lambda: not rows._items["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
-def test_the_project_can_be_closed_while_the_brush_is_active(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_project_can_be_closed_while_the_brush_is_active(
+    example_panel: Any, qtbot: Any
+) -> None:
+    viewer, panel = example_panel
     panel.annotate.brush.paint_button.click()
     panel.session.close_project()
     qtbot.wait(200)  # drawn without any layer
@@ -283,8 +285,8 @@ def test_preferences_set_the_initial_state_of_a_window(
         settings.train.minutes = before[2]
 
 
-def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screenshot: Any) -> None:
-    viewer, panel = opened_panel
+def test_runs_are_shown_side_by_side(example_panel: Any, qtbot: Any, save_screenshot: Any) -> None:
+    viewer, panel = example_panel
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
         run = project.runs.create("dycon", {"method": "dycon"})
@@ -307,8 +309,8 @@ def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screens
     save_screenshot(viewer, "rounds")
 
 
-def test_a_pick_ends_with_escape_or_another_case(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_a_pick_ends_with_escape_or_another_case(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     layers, label = panel.layers, panel.layers.find_layer("label")
     label.mode = "paint"
     panel.annotate.brush.pick_button.click()
@@ -324,9 +326,9 @@ def test_a_pick_ends_with_escape_or_another_case(opened_panel: Any, qtbot: Any) 
 
 
 def test_a_proposal_is_announced_until_another_case_is_opened(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    _, panel = opened_panel
+    _, panel = example_panel
     session, said = panel.session, []
     session.message.connect(lambda _, text: said.append(text))
     panel.annotate.collapsible.collapse(animate=False)
@@ -341,8 +343,8 @@ def test_a_proposal_is_announced_until_another_case_is_opened(
     assert "The proposal for scan-3 was discarded." in said
 
 
-def test_a_repeated_pick_request_takes_one_click(opened_panel: Any) -> None:
-    viewer, panel = opened_panel
+def test_a_repeated_pick_request_takes_one_click(example_panel: Any) -> None:
+    viewer, panel = example_panel
     label = panel.layers.find_layer("label")
     label.mode = "paint"
     waiting = len(viewer.mouse_drag_callbacks)
@@ -353,8 +355,8 @@ def test_a_repeated_pick_request_takes_one_click(opened_panel: Any) -> None:
     assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
 
 
-def test_the_head_is_at_the_top_of_every_view(opened_panel: Any) -> None:
-    viewer, _panel = opened_panel
+def test_the_head_is_at_the_top_of_every_view(example_panel: Any) -> None:
+    viewer, _panel = example_panel
     camera = viewer.scene.camera
     assert str(camera.orientation2d[0]) == "down"  # axial: the back is below
     for order in ((2, 0, 1), (1, 0, 2)):

@@ -26,7 +26,6 @@ from napari_dycon.widgets.dialogs.export import ExportDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 
 pytestmark = pytest.mark.gui
-Window = Callable[[], Any]
 OK = QDialogButtonBox.StandardButton.Ok
 
 
@@ -41,11 +40,11 @@ def make_files(folder: Path, *names: str) -> list[Path]:
 
 
 @pytest.fixture
-def open_channel_project(window: Window, tmp_path: Path, qtbot: Any) -> Any:
+def open_channel_project(shared_window: Any, tmp_path: Path, qtbot: Any) -> Any:
     """A window with a project of two channels and one case."""
     project = Project.create(tmp_path / "p", channels=["t1", "flair"])
     project.add_cases([make_files(tmp_path / "old", "zoe_t1", "zoe_flair")], ids=["zoe"])
-    viewer, panel = window()
+    viewer, panel = shared_window
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     return viewer, panel
@@ -209,10 +208,10 @@ def test_a_folder_per_patient_is_added_to_a_project_with_channels(
 
 
 def test_a_project_is_created_from_manually_assigned_files(
-    window: Window, tmp_path: Path, qtbot: Any, screenshot_folder: Path
+    shared_window: Any, tmp_path: Path, qtbot: Any, screenshot_folder: Path
 ) -> None:
     found = make_files(tmp_path / "in", "a", "b", "c", "d")
-    _viewer, panel = window()
+    _viewer, panel = shared_window
 
     def fill(dialog: Any) -> None:
         dialog.channels.setText("dwi")

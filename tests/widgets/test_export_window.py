@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from napari_dycon.widgets.dialogs.export_result import ExportResultDialog
 from napari_dycon.widgets.dialogs.export_table import ExportTable
 
 pytestmark = pytest.mark.gui
-Window = Callable[[], Any]
 OK = QDialogButtonBox.StandardButton.Ok
 
 
@@ -47,8 +45,8 @@ def mixed(project: Project, tmp_path: Path) -> Project:
 
 
 @pytest.fixture
-def panel(window: Window, mixed: Project, qtbot: Any) -> Any:
-    _viewer, panel = window()
+def panel(shared_window: Any, mixed: Project, qtbot: Any) -> Any:
+    _viewer, panel = shared_window
     panel.session.open_project(mixed.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     return panel

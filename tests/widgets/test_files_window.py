@@ -18,12 +18,11 @@ from napari_dycon.widgets.dialogs.export import ExportDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 
 pytestmark = pytest.mark.gui
-Window = Callable[[], Any]
 
 
 @pytest.fixture
-def open_project(window: Window, project: Project, qtbot: Any) -> Any:
-    viewer, panel = window()
+def open_project(shared_window: Any, project: Project, qtbot: Any) -> Any:
+    viewer, panel = shared_window
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     return viewer, panel
@@ -122,9 +121,9 @@ def test_export_prompts_for_the_options_of_the_format(
 
 
 def test_a_folder_of_patients_becomes_a_project_with_channels(
-    window: Window, tmp_path: Path, qtbot: Any
+    shared_window: Any, tmp_path: Path, qtbot: Any
 ) -> None:
-    _viewer, panel = window()
+    _viewer, panel = shared_window
     for patient in ("anna", "bert"):
         for number, channel in enumerate(("t1", "t1ce", "flair")):
 
@@ -151,14 +150,14 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
 
 
 def test_ct_is_shown_with_ct_windows(
-    window: Window, tmp_path: Path, qtbot: Any, save_screenshot: Callable[[Any, str], None]
+    shared_window: Any, tmp_path: Path, qtbot: Any, save_screenshot: Callable[[Any, str], None]
 ) -> None:
     def hounsfield(data: Any, _: int) -> None:
         data.RescaleSlope, data.RescaleIntercept = 5, -1024
 
     save_series(tmp_path / "scans" / "ct", make_voxels(), change=hounsfield)
     save_series(tmp_path / "scans" / "mr", make_voxels())
-    viewer, panel = window()
+    viewer, panel = shared_window
     session, window_ = panel.session, panel.layers.intensity_window
     toolbar = panel.canvas_area.toolbar
     session.create_project(tmp_path / "p", tmp_path / "scans")

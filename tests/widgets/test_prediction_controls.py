@@ -64,8 +64,8 @@ def test_a_prediction_is_shown_from_the_click_to_its_result(
     assert controls.predict_all_button.isEnabled()
 
 
-def test_the_size_and_the_uncertainty_of_a_region_are_shown(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_the_size_and_the_uncertainty_of_a_region_are_shown(example_panel: Any) -> None:
+    _, panel = example_panel
     label = panel.review.hotspot_label
     assert label.text() == "2 uncertain regions, 0 viewed"
     panel.review.next_uncertain_region()

@@ -31,8 +31,8 @@ def get_headers(panel: Any) -> tuple[str, ...]:
     return tuple(item.text(column) for column in range(item.columnCount()))
 
 
-def test_a_preview_is_marked_wherever_it_is_shown(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_a_preview_is_marked_wherever_it_is_shown(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     session, view = panel.session, panel.canvas_area.views.main_view
     assert get_headers(panel) == COLUMNS
     run = write_preview(panel, "scan-1")
@@ -41,7 +41,8 @@ def test_a_preview_is_marked_wherever_it_is_shown(opened_panel: Any, qtbot: Any)
     assert session.case.is_preview
     assert panel.review.source_label.text().startswith(f"Preview during training (run {run})")
     assert panel.review.hint_label.text() == PREVIEW_HINT
-    assert get_headers(panel)[2:] == ("Preview (ml)", "Preview Dice")
+    assert get_headers(panel)[2:] == ("Preview (ml)", "Dice")
+    assert panel.review.table.headerItem().toolTip(3) == "Of the preview during training"
     qtbot.waitUntil(
         lambda: (
             panel.layers.find_layer("prediction").name == "prediction (preview during training)"
@@ -69,6 +70,7 @@ def test_a_preview_is_marked_wherever_it_is_shown(opened_panel: Any, qtbot: Any)
     qtbot.waitUntil(lambda: session.case.id == "scan-3", timeout=20_000)
     assert panel.review.hint_label.text() == HINT
     assert get_headers(panel) == COLUMNS
+    assert panel.review.table.headerItem().toolTip(3) == ""
     qtbot.waitUntil(
         lambda: panel.layers.find_layer("prediction").name == "prediction", timeout=10_000
     )
@@ -76,9 +78,9 @@ def test_a_preview_is_marked_wherever_it_is_shown(opened_panel: Any, qtbot: Any)
 
 
 def test_the_choice_is_offered_while_a_training_with_previews_runs(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    _, panel = opened_panel
+    _, panel = example_panel
     session, checkbox = panel.session, panel.review.preview_checkbox
     controller = session.run_controller
     panel.tabs.setCurrentIndex(2)
@@ -109,8 +111,8 @@ def test_the_choice_is_offered_while_a_training_with_previews_runs(
     assert not checkbox.isChecked()
 
 
-def test_the_brush_copies_the_prediction_that_is_shown(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_the_brush_copies_the_prediction_that_is_shown(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     session = panel.session
     panel.review.accept_brush_button.click()
     label = panel.layers.find_layer("label")
@@ -123,9 +125,9 @@ def test_the_brush_copies_the_prediction_that_is_shown(opened_panel: Any, qtbot:
 
 
 def test_numbers_of_another_case_do_not_stay_until_its_own_are_known(
-    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    example_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, panel = opened_panel
+    _, panel = example_panel
     table, session = panel.review.table, panel.session
     qtbot.waitUntil(lambda: table.topLevelItemCount() == 1, timeout=10_000)
     held: list[Any] = []

@@ -17,11 +17,11 @@ LONG_TEXT = "Preparing reference scans: 1 of 4 (once per training), about 70 s l
 
 
 @pytest.fixture
-def panel(opened_panel: Any, qtbot: Any) -> Any:
+def panel(example_panel: Any, qtbot: Any) -> Any:
     """Panel with the *Review* tab in front, in a small window."""
-    opened_panel[1].tabs.setCurrentIndex(2)
+    example_panel[1].tabs.setCurrentIndex(2)
     qtbot.wait(200)
-    return opened_panel[1]
+    return example_panel[1]
 
 
 def test_buttons_to_accept_are_visible_on_a_small_screen(panel: Any) -> None:

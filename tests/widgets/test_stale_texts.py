@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.gui
 
 
 @pytest.fixture
-def panel(opened_panel: Any) -> Any:
-    return opened_panel[1]
+def panel(example_panel: Any) -> Any:
+    return example_panel[1]
 
 
 def show(panel: Any, qtbot: Any, case: str) -> None:
@@ -66,9 +65,9 @@ def test_the_only_labeled_case_is_not_suggested_for_validation(panel: Any) -> No
 
 
 def test_the_status_bar_is_cleared_with_the_case_and_the_view(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     views = panel.canvas_area.views
     views.show_side_views(True)
     qtbot.waitUntil(lambda: len(views.side_views) > 0, timeout=10_000)
@@ -87,9 +86,9 @@ def test_the_status_bar_is_cleared_with_the_case_and_the_view(
 
 @pytest.mark.parametrize("are_labeled", [False, True])
 def test_a_new_project_opens_its_first_case(
-    window: Callable[[], Any], scans: Path, tmp_path: Path, qtbot: Any, are_labeled: bool
+    shared_window: Any, scans: Path, tmp_path: Path, qtbot: Any, are_labeled: bool
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     session = panel.session
     (scans / "images" / "broken.nii.gz").write_bytes(b"no scan")
     labels = scans / "labels"

@@ -157,9 +157,9 @@ def test_open_paint_train_accept_reopen(
 
 
 def test_errors_are_notifications_and_buttons_stay_usable(
-    window: Callable[[], Any], scans: Path, tmp_path: Path, qtbot: Any
+    shared_window: Any, scans: Path, tmp_path: Path, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     session = panel.session
     reported: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: reported.append((level, text)))
@@ -181,9 +181,9 @@ def test_errors_are_notifications_and_buttons_stay_usable(
 
 
 def test_a_label_survives_switching_and_removing_its_layer(
-    window: Callable[[], Any], project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = window()
+    viewer, panel = shared_window
     session = panel.session
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
@@ -213,8 +213,8 @@ def test_closing_the_window_saves_the_last_stroke(
     assert project.labels.read("scan-3")[5, 5, 5] == 1
 
 
-def shown_case(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
-    viewer, panel = window()
+def shown_case(opened: Any, project: Project, qtbot: Any) -> tuple[Any, Any]:
+    viewer, panel = opened
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
@@ -227,7 +227,7 @@ def test_a_canceled_close_keeps_the_panel_usable(
 ) -> None:
     from qtpy.QtCore import QEvent, QObject
 
-    viewer, panel = shown_case(window, project, qtbot)
+    viewer, panel = shown_case(window(), project, qtbot)
 
     class Cancel(QObject):
         def eventFilter(self, _: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
@@ -252,7 +252,7 @@ def test_a_canceled_close_keeps_the_panel_usable(
 def test_closing_the_panel_saves_and_removes_its_layers(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown_case(window, project, qtbot)
+    viewer, panel = shown_case(window(), project, qtbot)
     collect_layers_by_role(viewer)["label"].paint((5, 5, 5), 1)
     panel.parentWidget().destroyOnClose()
     assert project.labels.read("scan-3")[5, 5, 5] == 1
@@ -260,10 +260,10 @@ def test_closing_the_panel_saves_and_removes_its_layers(
 
 
 def test_brush_and_structure_list_are_synchronized(
-    window: Callable[[], Any], project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
     project.add_class("another")
-    viewer, panel = shown_case(window, project, qtbot)
+    viewer, panel = shown_case(shared_window, project, qtbot)
     label = collect_layers_by_role(viewer)["label"]
     label.selected_label = 2
     assert panel.annotate.structures.list.currentRow() == 1
@@ -277,9 +277,9 @@ def test_brush_and_structure_list_are_synchronized(
 
 
 def test_a_removed_label_layer_is_restored_by_a_click(
-    window: Callable[[], Any], project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown_case(window, project, qtbot)
+    viewer, panel = shown_case(shared_window, project, qtbot)
     viewer.layers.remove(collect_layers_by_role(viewer)["label"])
     item = panel.data.case_list.topLevelItem(3)
     for _ in range(2):
@@ -290,7 +290,7 @@ def test_a_removed_label_layer_is_restored_by_a_click(
 def test_the_uncertainty_overlay_can_cover_the_complete_range(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown_case(window, project, qtbot)
+    viewer, panel = shown_case(window(), project, qtbot)
     panel.layers.overlays.set_threshold(1.0)
     run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
@@ -300,12 +300,12 @@ def test_the_uncertainty_overlay_can_cover_the_complete_range(
     qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=20_000)
 
 
-def test_many_tasks_leave_the_window_usable(window: Callable[[], Any], qtbot: Any) -> None:
+def test_many_tasks_leave_the_window_usable(shared_window: Any, qtbot: Any) -> None:
     """Qt converts pictures in threads of its global pool, and waits for them."""
     from qtpy.QtCore import QSize, QThreadPool
     from qtpy.QtGui import QImage
 
-    _, panel = window()
+    _, panel = shared_window
     runner, count = panel.task_runner, 2 * MAX_THREADS
     is_over = threading.Event()
 
@@ -337,8 +337,8 @@ def test_many_tasks_leave_the_window_usable(window: Callable[[], Any], qtbot: An
     assert len(ended) == count
 
 
-def test_no_section_is_wider_than_the_panel(window: Callable[[], Any], qtbot: Any) -> None:
-    _, panel = window()
+def test_no_section_is_wider_than_the_panel(shared_window: Any, qtbot: Any) -> None:
+    _, panel = shared_window
     qtbot.wait(200)
     for index in range(panel.tabs.count()):
         panel.tabs.setCurrentIndex(index)
@@ -350,11 +350,11 @@ def test_no_section_is_wider_than_the_panel(window: Callable[[], Any], qtbot: An
         assert needed <= least, panel.tabs.tabText(index)
 
 
-def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
+def test_events_keep_their_order(shared_window: Any, qtbot: Any) -> None:
     """Also where a slot, or napari's progress bar, handles Qt events in between."""
     from qtpy.QtWidgets import QApplication
 
-    _, panel = window()
+    _, panel = shared_window
     seen: list[int] = []
 
     def slow(event: Event) -> None:

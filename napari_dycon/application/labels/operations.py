@@ -14,6 +14,7 @@ from napari_dycon.core.volumes import format_ml, voxel_volume_ml
 from napari_dycon.errors import UserError
 
 MAX_NAMED = 3  # structures in a message
+PLANE_NAMES = ("axial", "coronal", "sagittal")  # by the axis along which slices are browsed
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,7 @@ def make_interpolation(
             label, values, axis, context.spacing_mm, report_slice
         )
         if not n_changed:
-            raise UserError(
-                "Nothing to interpolate: paint the structure in two slices with unannotated "
-                "slices between them."
-            )
+            raise UserError(_explain_no_gaps(label, values, axis))
         if image is None:
             return new
         progress(n_slices, n_stages * n_slices, "following edges")
@@ -108,6 +106,21 @@ def make_interpolation(
         return f"Filled {slices}: {context.describe_volumes(after, values)}."
 
     return Operation("Interpolating slices", compute, describe, "Nothing to interpolate.")
+
+
+def _explain_no_gaps(label: LabelArray, values: Sequence[int], axis: int) -> str:
+    """Say what is missing for an interpolation, or in which view it is possible."""
+    others = [a for a in range(3) if a != axis and interpolation.has_gaps(label, values, a)]
+    if others:
+        planes = " or ".join(PLANE_NAMES[a] for a in others)
+        return (
+            f"Nothing to interpolate between {PLANE_NAMES[axis]} slices. Scroll in the {planes} "
+            "view, then interpolate again."
+        )
+    return (
+        f"Nothing to interpolate: paint the structure in two {PLANE_NAMES[axis]} slices with "
+        "unannotated slices between them."
+    )
 
 
 def count_changed_slices(before: LabelArray, after: LabelArray, axis: int) -> int:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import subprocess
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from napari_dycon.application import engine_process
@@ -28,7 +29,7 @@ from napari_dycon.application.training.status import (
 )
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.splits import describe_validation_only
-from napari_dycon.errors import BusyError, DyconError, UserError
+from napari_dycon.errors import BusyError, ConfigError, DyconError, UserError
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
@@ -85,8 +86,10 @@ class RunController:
             )
         self._autosaver.flush()
         if config is None:
-            config = make_config("dycon", **changes)
+            method, preset = changes.pop("method", "dycon"), changes.pop("preset", "default")
+            config = make_config(method, preset, **changes)
         elif changes:
+            _reject_method_of_config(changes)
             config = config.with_changes(**changes)
         if not project.has_labeled_cases():
             if validation := project.labeled_cases("validation"):
@@ -256,3 +259,12 @@ class RunController:
 def _has_finished_prediction(case: ActiveCase) -> bool:
     """Whether the prediction that is shown, or is being read, is no preview."""
     return case.is_prediction_pending or (case.prediction is not None and not case.is_preview)
+
+
+def _reject_method_of_config(changes: Mapping[str, Any]) -> None:
+    """Reject a method or preset beside settings, which were made for one already."""
+    for name in changes.keys() & {"method", "preset"}:
+        raise ConfigError(
+            f"{name}={changes[name]!r} cannot be combined with a config. Give it to make_config: "
+            'make_config("supervised", "default").'
+        )

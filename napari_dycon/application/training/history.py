@@ -94,7 +94,6 @@ def compare_rounds(history: list[RunSummary]) -> str:
     if len(scored) < 2:
         return ""
     before, after = scored[-2:]
-    first_number, number = (_run_number(history, one) for one in (before, after))
     n_cases = after.n_validation
     cases = "one validation case" if n_cases == 1 else f"{n_cases} validation cases"
     text = f"Dice {before.dice:.2f} → {after.dice:.2f} on {cases}"
@@ -115,18 +114,13 @@ def compare_rounds(history: list[RunSummary]) -> str:
         differences.append("used another method")
     if differences:
         listed = differences[0] + "".join(f" and {one}" for one in differences[1:])
-        text += f"; round {number} {listed}"
+        text += f"; {after.run} {listed}"
     text += "."
     if min(before.steps, after.steps) < MIN_TELLING_STEPS:
         text += f" Fewer than {MIN_TELLING_STEPS} steps are too few to compare."
-    if number - first_number > 1:
-        text = f"Rounds {first_number} and {number}: {text}"
+    if history.index(after) - history.index(before) > 1:
+        text = f"{before.run} and {after.run}: {text}"
     return text
-
-
-def _run_number(history: list[RunSummary], summary: RunSummary) -> int:
-    """Return the number of a round, from 1."""
-    return history.index(summary) + 1
 
 
 def _total_steps(history: list[RunSummary], summary: RunSummary) -> int:

@@ -138,7 +138,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
             stepped = dataclasses.replace(
                 status,
                 progress=event.progress,
-                remaining_s=event.remaining_s,
+                remaining_s=None if status.phase == "stopping" else event.remaining_s,
                 details=f"Step {event.step}, loss {_format_loss(event.loss)}",
             )
             return _show_work(stepped, "training", "Training")
@@ -155,7 +155,10 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
 
 def _apply_phase(status: RunStatus, event: PhaseEvent) -> RunStatus:
     """Return the status in a phase of the run."""
-    status = dataclasses.replace(status, remaining_s=event.remaining_s)
+    is_ending = event.phase in ("validation", "finishing")
+    # What was planned does not say how long stopping takes.
+    is_timed = is_ending or status.phase != "stopping"
+    status = dataclasses.replace(status, remaining_s=event.remaining_s if is_timed else None)
     text = describe_phase(event)
     match event.phase:
         case "starting":

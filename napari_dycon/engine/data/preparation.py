@@ -125,6 +125,7 @@ def prepare_training_data(
             "No label can be learned from yet: none of them shows a structure. Mark some of it in "
             "at least one scan."
         )
+    data.warnings += _warn_of_missing_structures(project, data)
     if not unlabeled and config.method != "supervised" and config.batch.unlabeled_size:
         data.warnings.append(
             f"No case is unlabeled, so {config.method} learns from labels alone, as supervised "
@@ -188,6 +189,27 @@ def has_foreground(case: LabeledCase) -> bool:
     """Whether anything but background is annotated."""
     label = read_label_array(case.label)
     return bool(np.any((label != 0) & (label != UNANNOTATED)))
+
+
+def _warn_of_missing_structures(project: Project, data: TrainingData) -> list[str]:
+    """Name the structures of which no case has an example; a network predicts them anywhere."""
+    present: set[int] = set()
+    for case in data.labeled:
+        present |= set(np.unique(read_label_array(case.label)).tolist())
+    names = {info.value: info.name for info in project.classes}
+    missing = [
+        names.get(value, str(value))
+        for index, value in enumerate(data.class_values, start=1)
+        if index not in present
+    ]
+    if not missing:
+        return []
+    what = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+    verb, it = ("is", "it") if len(missing) == 1 else ("are", "them")
+    return [
+        f"{what} {verb} not annotated in any case, so predictions of {it} mean nothing. Annotate "
+        f"{it} in a scan, or delete {it} from the list of structures."
+    ]
 
 
 def _check_label_snapshot(path: Path, classes: int) -> None:

@@ -166,6 +166,14 @@ def _read_mask(path: Path, kind: str, reference: Volume | None = None) -> Volume
     """Read a mask; ``kind`` says what its folder is for."""
     try:
         mask = read_label(path, reference=reference)
+    except GeometryError:
+        difference = reference and grid_difference(read_volume(path, check_values=False), reference)
+        if not difference:
+            raise
+        raise GeometryError(
+            f"The prediction {path} is not on the grid of its reference: {difference}. Expected "
+            "masks of the same scan; resample one to the grid of the other."
+        ) from None
     except LabelError:
         found = describe_scan_values(read_volume(path, check_values=False).array)
         if found is None:

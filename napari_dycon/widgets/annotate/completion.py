@@ -6,6 +6,7 @@ import numpy as np
 from qtpy.QtCore import QTime
 from qtpy.QtWidgets import QGridLayout, QSizePolicy, QWidget
 
+from napari_dycon.application.labels.operations import PLANE_NAMES
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.errors import DyconError
@@ -35,7 +36,7 @@ class CompletionBar(QWidget):
         self.layers = layers
         self.slice_button = make_button(
             "Mark slice complete",
-            "Set the unannotated voxels of this slice to background (S)",
+            "",
             report_errors(session, self.mark_slice_complete),
         )
         self.scan_button = make_button(
@@ -71,7 +72,8 @@ class CompletionBar(QWidget):
         index = self.layers.slice_index
         self.session.fill_background(index, self.layers.axis)
         self.session.save_label()
-        self.session.message.emit("info", f"Slice {index + 1} marked complete.")
+        plane = PLANE_NAMES[self.layers.axis].capitalize()
+        self.session.message.emit("info", f"{plane} slice {index + 1} marked complete.")
 
     def _mark_scan(self, status: Status) -> None:
         """Mark the scan, and name the slices that had no annotation at all."""
@@ -85,7 +87,17 @@ class CompletionBar(QWidget):
             text += f" {format_slices(empty)} {verb}: background now."
         self.session.message.emit("info", text)
 
+    def _name_plane(self) -> None:
+        """Say which slice the button marks; it is below the main view, but acts on the one used."""
+        plane = PLANE_NAMES[self.layers.axis]
+        is_main = self.layers.axis == self.layers.main_axis
+        self.slice_button.setText(f"Mark {'' if is_main else plane + ' '}slice complete")
+        self.slice_button.setProperty(
+            "dycon_tip", f"Set the unannotated voxels of this {plane} slice to background (S)"
+        )
+
     def _on_case_shown(self, *_: object) -> None:
+        self._name_plane()
         blocked_reason = self.session.edit_blocked_reason()
         for button in (self.slice_button, self.scan_button, self.reviewed_button):
             set_enabled(button, blocked_reason)

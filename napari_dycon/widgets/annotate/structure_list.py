@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 
-from qtpy.QtCore import QModelIndex, QPoint, Qt
-from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtCore import QModelIndex, QPoint, Qt, Signal
+from qtpy.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter
 from qtpy.QtWidgets import (
     QColorDialog,
     QHBoxLayout,
@@ -31,6 +31,7 @@ from napari_dycon.widgets.dialogs.prompt import show_prompt
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.window.helpers import (
     make_button,
+    make_color_icon,
     report_errors,
     set_enabled,
     signals_blocked,
@@ -39,6 +40,7 @@ from napari_dycon.widgets.window.helpers import (
 NUMBER_KEYS = 9  # structures that have a number key
 VISIBLE_ROWS = 3  # of the list, before it scrolls
 ICON_SIZE_PX = 14
+COLOR_WIDTH_PX = ICON_SIZE_PX + 8  # of a row, with the space around the color
 VOLUME_ROLE = Qt.ItemDataRole.UserRole
 VOLUME_MARGIN_PX = 6
 
@@ -63,7 +65,28 @@ class VolumeDelegate(QStyledItemDelegate):
 
 
 class StructureRows(QListWidget):
-    """Rows of the structures; letters and digits are left to the window."""
+    """Rows of the structures; letters and digits are left to the window.
+
+    A double click on a name renames the structure, as F2 does, and one on its color changes that.
+    """
+
+    rename_requested = Signal()
+    color_requested = Signal()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
+        """Rename the selected structure with F2."""
+        if event.key() == Qt.Key.Key_F2:
+            self.rename_requested.emit()
+        else:
+            super().keyPressEvent(event)
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:  # noqa: N802 (Qt's name)
+        """Change the name or the color under the mouse."""
+        item = self.itemAt(event.pos())
+        if item is None or event.button() != Qt.MouseButton.LeftButton:
+            return
+        is_color = event.pos().x() < self.visualItemRect(item).left() + COLOR_WIDTH_PX
+        (self.color_requested if is_color else self.rename_requested).emit()
 
     def keyboardSearch(self, search: str) -> None:  # noqa: N802 (Qt's name)
         """Ignore letters: they are shortcuts of the window."""
@@ -80,13 +103,17 @@ class StructureList(QWidget):
         self.list = StructureRows()
         self.list.setItemDelegate(VolumeDelegate(self.list))
         self.list.setAccessibleName("Structures")
-        self.list.setToolTip("Structure to paint, and its volume in this label. Ctrl+number")
+        self.list.setToolTip(
+            "Structure to paint, and its volume in this label. Ctrl+number.\n"
+            "A double click changes its name or color"
+        )
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.list.customContextMenuRequested.connect(self._show_context_menu)
         self.list.currentRowChanged.connect(self._on_row_changed)
-        self.list.itemDoubleClicked.connect(lambda _: self._choose_color())
+        self.list.rename_requested.connect(report_errors(session, self._rename))
+        self.list.color_requested.connect(report_errors(session, self._choose_color))
         self.add_button = make_button("Add…", "Add a structure", report_errors(session, self._add))
         self.edit_button = QPushButton("Edit")
         self.edit_button.setProperty(
@@ -197,8 +224,11 @@ class StructureList(QWidget):
         if (name := ask_name(dialog)) is not None:
             project.add_class(name)
             self.session.cases_changed.emit()
+            self.list.setCurrentRow(self.list.count() - 1)
 
     def _rename(self) -> None:
+        if not self.edit_button.isEnabled():
+            return
         project, info = self.session.require_project(), self._require_selected()
         others = [other for other in project.classes if other.value != info.value]
         dialog = NameDialog(
@@ -257,10 +287,7 @@ class StructureList(QWidget):
 
 
 def _make_item(number: int, info: ClassInfo) -> QListWidgetItem:
-    pixmap = QPixmap(ICON_SIZE_PX, ICON_SIZE_PX)
-    pixmap.fill(QColor(info.color))
-    icon = QIcon(pixmap)
-    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # Qt would tint it
+    icon = make_color_icon(info.color, ICON_SIZE_PX)
     item = QListWidgetItem(icon, f"{info.value}  {info.name}")
     key = f"\nCtrl+{number}" if number <= NUMBER_KEYS else ""
     item.setToolTip(f"{escape_rich_text(info.name)}{key}")

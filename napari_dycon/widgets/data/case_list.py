@@ -59,6 +59,7 @@ class CaseList(QTreeWidget):
     """Tree widget whose rows are updated in place, so that the list does not jump."""
 
     case_chosen = Signal(str)  # id of a case that was clicked, or chosen with Enter
+    rename_requested = Signal(str)  # id of a case, by F2
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class CaseList(QTreeWidget):
         self._items: dict[str, CaseItem] = {}
         self._displayed: dict[str, object] = {}  # values that the rows display
         self.sort_column = NAME
+        self._bold_case_id = ""  # whose name is bold
         # Thumbnails are drawn for visible rows after scrolling has stopped.
         self._thumbnail_timer = QTimer(self)
         self._thumbnail_timer.setSingleShot(True)
@@ -161,9 +163,18 @@ class CaseList(QTreeWidget):
             self.scrollToItem(item)
 
     def _select_active(self) -> None:
+        """Select the row of the active case; its name is bold, also while another is selected."""
         case = self.session.case
+        active = self._items.get(case.id) if case is not None else None
         with signals_blocked(self):
-            self.setCurrentItem(self._items.get(case.id) if case is not None else None)
+            self.setCurrentItem(active)
+            previous = self._items.get(self._bold_case_id)
+            self._bold_case_id = active.case_id if active is not None else ""
+            for item in (previous, active):
+                if item is not None:
+                    font = item.font(NAME)
+                    font.setBold(item is active)
+                    item.setFont(NAME, font)
 
     # ---- Keys and mouse ----------------------------------------------------------------------
 
@@ -171,10 +182,12 @@ class CaseList(QTreeWidget):
         """Ignore letters: they must not select another case."""
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 (Qt's name)
-        """Move with the arrow keys, open with Enter; leave other keys to the window."""
+        """Move with the arrows, open with Enter, rename with F2; leave other keys to the window."""
         item = self.currentItem()
         if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and item is not None:
             self.case_chosen.emit(item.case_id)
+        elif event.key() == Qt.Key.Key_F2 and item is not None:
+            self.rename_requested.emit(item.case_id)
         elif event.key() in LIST_KEYS:
             super().keyPressEvent(event)
         else:

@@ -23,7 +23,7 @@ from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
 from napari_dycon.project.case_counts import count_cases
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.models import Status
+from napari_dycon.project.models import Case, Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import CaseList
@@ -81,6 +81,7 @@ class DataSection(QWidget):
         )
         self.case_list = CaseList(session)
         self.case_list.case_chosen.connect(self._on_case_chosen)
+        self.case_list.rename_requested.connect(report_errors(session, self._rename_case))
         self.case_list.customContextMenuRequested.connect(self._show_context_menu)
         self.filter_box = QComboBox()
         self.filter_box.addItems(list(FILTERS))
@@ -251,9 +252,17 @@ class DataSection(QWidget):
         project = self.session.project
         if item is None or project is None:
             return
-        menu = CaseMenu(self, self.session, project.get_case(item.case_id), self._on_case_chosen)
+        menu = self._make_case_menu(project.get_case(item.case_id))
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         menu.popup(self.case_list.viewport().mapToGlobal(position))
+
+    def _make_case_menu(self, case: Case) -> CaseMenu:
+        return CaseMenu(self, self.session, case, self._on_case_chosen)
+
+    def _rename_case(self, case_id: str) -> None:
+        menu = self._make_case_menu(self.session.require_project().get_case(case_id))
+        menu.rename_action.trigger()
+        menu.deleteLater()
 
     def _restore_case(self) -> None:
         project = self.session.require_project()

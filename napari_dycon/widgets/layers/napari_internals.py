@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,16 +17,22 @@ import numpy as np
 import numpy.typing as npt
 from napari._qt import qt_main_window
 from napari._qt.containers._base_item_model import ItemRole
+from napari._vispy.overlays.labels_polygon import VispyLabelsPolygonOverlay
+from napari._vispy.utils.visual import overlay_to_visual
 from napari.components import ViewerModel
+from napari.components.overlays import LabelsPolygonOverlay
 from napari.layers import Image, Labels, Layer, Surface
 from napari.qt import QtViewer
 from napari.utils.events import Event, EventEmitter
 from napari.viewer import Viewer
+from pydantic import Field
 from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidget
 
 from napari_dycon.core.types import Box, LabelArray, Mask
 
 SPINNER_SPEED_PERCENT = 8
+OUTLINE_FILL = 0.15  # opacity inside an outline that is being drawn
+OUTLINE_WIDTH_PX = 2.0
 MAX_COMPARED_VOXELS = 1_000_000  # of an edit, to find which values it wrote
 
 
@@ -71,6 +78,49 @@ class StatusTextMixin:
         return self.describe_position(position)
 
 
+class OutlineOverlay(LabelsPolygonOverlay):
+    """The outline that the polygon tool draws."""
+
+    points: list[list[float]] = Field(default_factory=list)
+
+    def add_polygon_to_labels(self, layer: Labels) -> None:
+        """Paint the closed outline in the slice that is displayed, also if it began in another."""
+        displayed = layer._slice_input.displayed
+        position = layer._data_slice.point
+        self.points = [
+            [
+                coordinate if axis in displayed else float(position[axis])
+                for axis, coordinate in enumerate(point)
+            ]
+            for point in self.points
+        ]
+        super().add_polygon_to_labels(layer)
+
+    def remove_last_point(self) -> bool:
+        """Remove the point that was clicked last; returns whether there was one.
+
+        The last of ``points`` follows the mouse.
+        """
+        if not self.points:
+            return False
+        self.points = [*self.points[:-2], self.points[-1]] if len(self.points) > 2 else []
+        return True
+
+
+class VispyOutline(VispyLabelsPolygonOverlay):
+    """Draws an outline whose inside stays visible; napari fills it like the label."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._polygon._border_width = OUTLINE_WIDTH_PX
+
+    def _set_color(self, color: Sequence[float]) -> None:
+        super()._set_color((*color[:3], min(color[3], OUTLINE_FILL)))
+
+
+overlay_to_visual[OutlineOverlay] = VispyOutline
+
+
 class CaseImage(StatusTextMixin, NapariTypeMixin, Image):
     """One channel of a scan."""
 
@@ -91,11 +141,21 @@ class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
 
     def __init__(self, data: Any, **settings: Any) -> None:
         super().__init__(data, **settings)
+        del self._overlays["polygon"]  # an assignment alone would keep it
+        self._overlays["polygon"] = OutlineOverlay(visible=True)
+        # The layers of all views over the same voxels; an outline is drawn in one of them.
+        self.views: weakref.WeakSet[ExtensibleLabels] = weakref.WeakSet([self])
         # napari reports strokes, but not undo, redo and edits by a program.
         self.events.add(edited=Event)
 
+    def remove_last_point(self) -> bool:
+        """Remove the last point of an unfinished outline; returns whether there was one."""
+        return any(layer._overlays["polygon"].remove_last_point() for layer in self.views)
+
     def undo(self) -> None:
-        """Undo one step and emit ``edited``."""
+        """Remove the last point of an unfinished outline, or undo one step and emit ``edited``."""
+        if self.remove_last_point():
+            return
         super().undo()
         self.on_history_changed()
         self.events.edited()
@@ -315,6 +375,9 @@ def omit_drawing_visuals(layer: Labels) -> None:
 def share_history(source: Labels, target: Labels) -> None:
     """Let two layers over the same voxels share one undo history."""
     target._undo_history, target._redo_history = source._undo_history, source._redo_history
+    if isinstance(source, ExtensibleLabels) and isinstance(target, ExtensibleLabels):
+        target.views = source.views
+        target.views.add(target)
 
 
 def unwrap_viewer(viewer: ViewerModel) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_dycon.application.active_case import ActiveCase
@@ -14,13 +14,19 @@ from napari_dycon.application.cases.agreement import (
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.volumes import format_ml
 from napari_dycon.session import Session
+from napari_dycon.widgets.window.helpers import make_color_icon
 
 COLUMNS = ("Structure", "Label (ml)", "Pred. (ml)", "Dice")
-# Of numbers that finished predictions replace.
+# Of numbers that finished predictions replace. Names of structures need the rest of the width.
 STAGE_COLUMNS = {
-    "preview": (*COLUMNS[:2], "Preview (ml)", "Preview Dice"),
-    "preliminary": (*COLUMNS[:2], "Prelim. (ml)", "Prelim. Dice"),
+    "preview": (*COLUMNS[:2], "Preview (ml)", "Dice"),
+    "preliminary": (*COLUMNS[:2], "Prelim. (ml)", "Dice"),
 }
+STAGE_TIPS = {
+    "preview": "Of the preview during training",
+    "preliminary": "Of the preliminary prediction",
+}
+ICON_SIZE_PX = 12
 ROW_HEIGHT_PX = 20  # pixels
 MAX_ROWS = 5  # shown without scrolling
 
@@ -42,6 +48,7 @@ class ComparisonTable(QTreeWidget):
             "with a prediction that the label was made from,\nand none of a label that covers only "
             "a part of the scan"
         )
+        self.setIconSize(QSize(ICON_SIZE_PX, ICON_SIZE_PX))
         header = self.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in range(1, len(COLUMNS)):
@@ -87,10 +94,14 @@ class ComparisonTable(QTreeWidget):
         """Mark numbers of a prediction that is not finished."""
         names = COLUMNS if case.prediction is None else STAGE_COLUMNS.get(case.stage, COLUMNS)
         self.setHeaderLabels(list(names))
+        tip = "" if case.prediction is None else STAGE_TIPS.get(case.stage, "")
+        for column in (2, 3):
+            self.headerItem().setToolTip(column, tip)
 
     def _fill(self, agreement: Agreement) -> None:
         project = self.session.project
         names = {c.value: c.name for c in project.classes} if project else {}
+        colors = {c.value: c.color for c in project.classes} if project else {}
         self.clear()
         for row in agreement.rows:
             prediction = "–" if row.prediction_ml is None else format_ml(row.prediction_ml)
@@ -102,6 +113,8 @@ class ComparisonTable(QTreeWidget):
                     agreement.format_dice(row),
                 ]
             )
+            if row.value in colors:  # names may be shortened
+                item.setIcon(0, make_color_icon(colors[row.value], ICON_SIZE_PX))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             item.setToolTip(0, escape_rich_text(item.text(0)))

@@ -11,10 +11,11 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.project.runs.events import Event, StartedEvent, StepEvent, ValidationEvent
 from napari_dycon.widgets.train.static_plot import StaticPlot
+from napari_dycon.widgets.window.contrast import adapt_to_background
 from napari_dycon.widgets.window.helpers import make_plain_label
 
 MAX_POINTS = 4000
-# Name, color, title and upper end of the axis of each curve.
+# Name, color on a dark background, title and upper end of the axis of each curve.
 CURVES = (
     ("dice", "#56b4e9", "Validation Dice by step (1 is perfect)", 1.0),
     ("loss", "#e69f00", "Training loss by step (lower is better)", None),
@@ -32,6 +33,11 @@ DICE_TIP = (
 )
 NO_TRAINING_TEXT = "No training yet."
 NEXT_TRAINING_TEXT = "No validation Dice yet: the next training measures it."
+
+
+def make_pen(color: str) -> Any:
+    """Return the pen of a curve."""
+    return pg.mkPen(color, width=2)
 
 
 class LearningCurves(QWidget):
@@ -57,10 +63,9 @@ class LearningCurves(QWidget):
         self.loss_note.hide()
         for name, color, title, y_max in CURVES:
             plot = StaticPlot(y_max)
-            pen = pg.mkPen(color, width=2)
             symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
             self._plot_items[name] = plot.plot(
-                [], [], pen=pen, **(symbol if name == "dice" else {})
+                [], [], pen=make_pen(color), **(symbol if name == "dice" else {})
             )
             plot.setAccessibleName(title)
             self.plots[name] = plot
@@ -126,8 +131,11 @@ class LearningCurves(QWidget):
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Apply the colors of the theme."""
-        for plot in self.plots.values():
-            plot.use_colors(background, foreground)
+        for name, color, *_ in CURVES:
+            self.plots[name].use_colors(background, foreground)
+            adapted = adapt_to_background(color, background)
+            self._plot_items[name].setPen(make_pen(adapted))
+            self._plot_items[name].setSymbolBrush(adapted)
 
     def _start_run(self, run: str, step: int) -> None:
         """Start a new curve, or continue after the step of the last checkpoint."""

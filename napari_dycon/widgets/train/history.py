@@ -18,8 +18,10 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.train.curves import NO_TRAINING_TEXT
 from napari_dycon.widgets.train.static_plot import StaticPlot
+from napari_dycon.widgets.window.contrast import adapt_to_background
 from napari_dycon.widgets.window.helpers import make_plain_label
 
+# On a dark background.
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 COLUMNS = ("Run", "Labels", "Steps", "Dice")
 MAX_RUNS_SHOWN = len(COLORS)  # newest runs
@@ -33,6 +35,7 @@ class TrainingHistory(QWidget):
         self.session = session
         self.runs: list[RunSummary] = []
         self._request = 0
+        self._colors: tuple[str, ...] = COLORS
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setRootIsDecorated(False)
@@ -67,6 +70,10 @@ class TrainingHistory(QWidget):
         """Apply the colors of the theme."""
         for plot in (self.dice_plot, self.loss_plot):
             plot.use_colors(background, foreground)
+        self._colors = tuple(adapt_to_background(color, background) for color in COLORS)
+        for number in range(len(self.runs)):
+            self._show_color(number)
+        self._draw()
 
     def refresh(self, *_: object) -> None:
         """Read the runs again, in the background."""
@@ -91,19 +98,23 @@ class TrainingHistory(QWidget):
         for number, run in enumerate(self.runs):
             dice = "–" if run.dice is None else f"{run.dice:.2f}"
             item = QTreeWidgetItem([run.run, str(run.n_labeled), str(run.steps), dice])
-            pixmap = QPixmap(10, 10)
-            pixmap.fill(QColor(COLORS[number]))
-            item.setIcon(0, QIcon(pixmap))
             origin = f", initialized from {run.init_from}" if run.init_from else ""
             tip = f"{run.method}, {run.outcome or 'unfinished'}{origin}"
             item.setToolTip(0, escape_rich_text(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)
+            self._show_color(number)
         self.summary_label.setText(compare_rounds(runs) if runs else NO_TRAINING_TEXT)
         for widget in (self.table, self.plot_title):
             widget.setVisible(bool(runs))
         self._draw()
+
+    def _show_color(self, number: int) -> None:
+        """Show the color of a run's curve in its row."""
+        pixmap = QPixmap(10, 10)
+        pixmap.fill(QColor(self._colors[number]))
+        self.table.topLevelItem(number).setIcon(0, QIcon(pixmap))
 
     def _draw(self, *_: object) -> None:
         """Plot validation Dice of all runs if available, otherwise their losses."""
@@ -120,9 +131,9 @@ class TrainingHistory(QWidget):
         for number, run in enumerate(self.runs):
             curve = run.validation if has_validation else run.loss
             all_points += curve
-            pen = pg.mkPen(COLORS[number], width=3.5 if number == selected_row else 1.5)
+            pen = pg.mkPen(self._colors[number], width=3.5 if number == selected_row else 1.5)
             markers: dict[str, Any] = {}
             if has_validation:
-                markers = {"symbol": "o", "symbolSize": 5, "symbolBrush": COLORS[number]}
+                markers = {"symbol": "o", "symbolSize": 5, "symbolBrush": self._colors[number]}
             plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **markers)
         plot.fit([x for x, _ in all_points], [y for _, y in all_points])

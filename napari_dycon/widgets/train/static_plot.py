@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import pyqtgraph as pg
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication, QScrollArea
+
+from napari_dycon.widgets.window.wheel_guard import scroll_page
 
 HEIGHT_PX = 100
 AXIS_WIDTH_PX = 40
@@ -53,11 +54,4 @@ class StaticPlot(pg.PlotWidget):
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
         """Scroll the page behind the chart."""
-        page = self.parentWidget()
-        while page is not None and not isinstance(page, QScrollArea):
-            page = page.parentWidget()
-        if page is None:
-            event.ignore()
-            return
-        QApplication.sendEvent(page.verticalScrollBar(), event)
-        event.accept()  # otherwise Qt would offer it to the page again
+        scroll_page(self, event)

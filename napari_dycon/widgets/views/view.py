@@ -318,7 +318,7 @@ def to_voxel(case: ActiveCase, position: Position) -> tuple[int, int, int]:
 def describe_slice(
     case: ActiveCase, plane: Plane, position: Position, *, is_short: bool = False
 ) -> str:
-    """Describe a slice: "axial · slice 45 of 88 · 0.63 mm" or, in short, "axial · 45 of 88".
+    """Describe a slice: "axial · slice 45 of 88 · 0.625 mm" or, in short, "axial · 45 of 88".
 
     Slices count from 1.
     """
@@ -327,4 +327,4 @@ def describe_slice(
     number = f"{index + 1} of {case.image.shape[axis]}"
     if is_short:
         return f"{plane.title} · {number}"
-    return f"{plane.title} · slice {number} · {case.image.spacing_mm[axis]:.2f} mm"
+    return f"{plane.title} · slice {number} · {case.image.spacing_mm[axis]:.3g} mm"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 from superqt.utils import signals_blocked
 
@@ -16,6 +17,7 @@ from napari_dycon.session import Session
 __all__ = [
     "flags_to_int",
     "make_button",
+    "make_color_icon",
     "make_hint_label",
     "make_plain_label",
     "report_errors",
@@ -31,6 +33,15 @@ def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton
     result.setProperty("dycon_tip", tip)
     result.clicked.connect(lambda _checked=False: on_click())
     return result
+
+
+def make_color_icon(color: str, size_px: int) -> QIcon:
+    """Create a square icon of one color."""
+    pixmap = QPixmap(size_px, size_px)
+    pixmap.fill(QColor(color))
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # Qt would tint it
+    return icon
 
 
 def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:

@@ -30,6 +30,7 @@ from qtpy.QtWidgets import (
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.session import Session
+from napari_dycon.widgets.window.contrast import contrast_ratio
 from napari_dycon.widgets.window.helpers import flags_to_int, make_plain_label
 
 Level = Literal["info", "warning", "error"]
@@ -46,21 +47,6 @@ LEVEL_COLORS: dict[Level, tuple[str, str]] = {
     "warning": ("#ffb454", "#7a4300"),
     "error": ("#ff9a94", "#a80016"),
 }
-
-
-def contrast_ratio(one: str, other: str) -> float:
-    """Return the contrast of two colors as WCAG defines it, from 1 to 21."""
-    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(color: str) -> float:
-    parts = QColor(color)
-    linear = [
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-        for part in (parts.redF(), parts.greenF(), parts.blueF())
-    ]
-    return float(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
 
 
 def choose_color(level: Level, background: str) -> str:

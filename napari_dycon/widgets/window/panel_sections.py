@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QScrollArea, QSplitter, QTabWidget, QWidget
 
 from napari_dycon.session import Session
+from napari_dycon.widgets.window.wheel_guard import WheelGuard
 
 LOW_PX = 430  # height below which the list of cases is a tab
 HYSTERESIS_PX = 20  # so that a changed height of the row of tabs cannot change it back
@@ -42,7 +44,8 @@ class PanelSections(QSplitter):
         self._timer.setSingleShot(True)
         self._timer.setInterval(0)
         self._timer.timeout.connect(self._arrange)
-        session.project_changed.connect(self._show_cases)
+        self._project_path: Path | None = None  # of the project shown
+        session.project_changed.connect(self._on_project_changed)
         session.case_shown.connect(self._show_cases)
 
     @property
@@ -72,6 +75,15 @@ class PanelSections(QSplitter):
             self._data.show()  # tabs hide what they remove
             self.setSizes(SIZES_PX)
 
+    def _on_project_changed(self, *_: object) -> None:
+        """Begin another project with its first step."""
+        project = self._session.project
+        path = project.path if project is not None else None
+        if path is not None and path != self._project_path:
+            self.show_section(self._sections[0])
+            self._project_path = path
+        self._show_cases()
+
     def _show_cases(self, *_: object) -> None:
         """Select the list of cases while no case is shown: nothing else can be done then."""
         if self.is_low and self._session.case is None:
@@ -85,4 +97,5 @@ def make_scroll_area(section: QWidget) -> QScrollArea:
     scroll_area.setFrameShape(QScrollArea.Shape.NoFrame)
     scroll_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     scroll_area.setWidget(section)
+    WheelGuard(section)  # owned by the section
     return scroll_area

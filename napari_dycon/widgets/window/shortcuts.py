@@ -6,12 +6,15 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
     QGridLayout,
     QLabel,
+    QScrollArea,
+    QStyle,
     QVBoxLayout,
     QWidget,
 )
@@ -27,6 +30,8 @@ from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.key_dispatcher import PASS_ON
 from napari_dycon.widgets.window.key_layouts import KeyPress
 
+TITLE_BAR_PX = 40  # of the dialog
+SCROLL_BORDER_PX = 2  # of the theme
 NAPARI_SHORTCUTS = (
     ("3", "polygon; a double click closes it, Esc cancels it"),
     ("4 or F", "fill"),
@@ -101,6 +106,11 @@ def build_shortcuts(
         Shortcut("Right", "next slice", lambda: views.step_active_slice(1)),
         Shortcut("Q", "hide everything but the scan, and show it again", layers.toggle_overlays),
         Shortcut("Escape", "cancel Pick and Component", lambda: cancel_click(session, layers)),
+        Shortcut(
+            "Backspace",
+            "remove the last point of an outline, as Ctrl+Z does",
+            lambda: remove_last_point(layers),
+        ),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     structure_shortcuts = [
@@ -148,6 +158,12 @@ def cancel_click(session: Session, layers: CaseLayers) -> object:
     return None
 
 
+def remove_last_point(layers: CaseLayers) -> object:
+    """Remove the last point of an unfinished outline; without one, the key is the widget's."""
+    label = layers.find_layer("label")
+    return None if label is not None and label.remove_last_point() else PASS_ON
+
+
 def make_actions(
     session: Session, shortcuts: list[Shortcut]
 ) -> dict[KeyPress, Callable[[], object]]:
@@ -165,7 +181,9 @@ class ShortcutsDialog(QDialog):
         super().__init__(parent)
         self.setWindowTitle("Keyboard shortcuts")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        grid = QGridLayout()
+        table = QWidget()
+        grid = QGridLayout(table)
+        grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(2)
         grid.setHorizontalSpacing(18)
         keys: dict[str, list[str]] = {}  # by what they do
@@ -177,11 +195,31 @@ class ShortcutsDialog(QDialog):
         _add_table(grid, 0, 0, "DyCON", rows)
         _add_table(grid, 0, 2, "napari", NAPARI_SHORTCUTS)
         _add_table(grid, len(NAPARI_SHORTCUTS) + 2, 2, "Mouse", MOUSE)
+        grid.setColumnStretch(3, 1)
+        grid.setRowStretch(grid.rowCount(), 1)
+        self._scroll_area = QScrollArea()
+        self._scroll_area.setWidgetResizable(True)
+        self._scroll_area.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._scroll_area.setWidget(table)
         layout = QVBoxLayout(self)
-        layout.addLayout(grid)
+        layout.addWidget(self._scroll_area)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         layout.addWidget(buttons)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """Show the whole table where the screen is large enough, and scroll it elsewhere."""
+        super().showEvent(event)
+        around = self.sizeHint() - self._scroll_area.sizeHint()
+        border = 2 * SCROLL_BORDER_PX
+        size = self._scroll_area.widget().sizeHint() + around + QSize(border, border)
+        screen = self.parentWidget().screen()
+        if screen is not None:
+            available = screen.availableGeometry().size() - QSize(0, TITLE_BAR_PX)
+            bar = self.style().pixelMetric(QStyle.PixelMetric.PM_ScrollBarExtent)
+            is_scrolled = size.height() > available.height()
+            size = (size + QSize(bar if is_scrolled else 0, 0)).boundedTo(available)
+        self.resize(size)
 
 
 def _add_table(

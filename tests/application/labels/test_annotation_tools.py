@@ -129,6 +129,15 @@ def test_errors_of_a_tool_are_reported_and_leave_it_usable(session: Session) -> 
     assert session.annotation.operation == ""
 
 
+def test_the_message_names_the_plane_in_which_interpolation_is_possible(session: Session) -> None:
+    paint_strokes(session)
+    with pytest.raises(UserError, match=r"between coronal slices\. Scroll in the axial view"):
+        session.annotation.fill_between([1], axis=1)
+    session.require_case().label[12] = 255
+    with pytest.raises(UserError, match="in two sagittal slices with unannotated slices"):
+        session.annotation.fill_between([1], axis=2)
+
+
 def test_growing_changes_no_label_until_accepted(session: Session) -> None:
     view = session.require_case()
     truth = view.image.array > 140  # the bright box of 80 above a noise of 10

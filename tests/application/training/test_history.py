@@ -27,7 +27,7 @@ def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> N
     config = make_config("dycon", **TINY)
     list(train(project, config))
     first = project.runs.list()[-1]
-    project.runs.create("dycon", config.to_dict())  # never started: no round
+    project.runs.create("dycon", config.to_dict())  # never started: not listed
     list(train(project, config.with_changes(init_from=first.id)))
     history = read_training_history(project)
     assert [r.n_labeled for r in history] == [2, 2]
@@ -46,19 +46,18 @@ def test_a_comparison_names_every_difference_and_concludes_nothing() -> None:
     first = make_summary("001", 3, 0.41)
     second = make_summary("002", 3, 0.44, init_from="001")
     assert compare_rounds([first, second]) == (
-        "Dice 0.41 → 0.44 on one validation case; round 2 trained longer."
+        "Dice 0.41 → 0.44 on one validation case; 002 trained longer."
     )
     assert compare_rounds([first, dataclasses.replace(second, n_labeled=4)]) == (
-        "Dice 0.41 → 0.44 on one validation case; round 2 had 1 more annotated case and trained "
-        "longer."
+        "Dice 0.41 → 0.44 on one validation case; 002 had 1 more annotated case and trained longer."
     )
     equal = make_summary("002", 5, 0.3, n_validation=2)
     assert compare_rounds([dataclasses.replace(first, n_validation=2), equal]) == (
-        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 2 more annotated cases."
+        "Dice 0.41 → 0.30 on 2 validation cases; 002 had 2 more annotated cases."
     )
     shorter = make_summary("002", 2, 0.3, steps=60, method="supervised", n_validation=2)
     assert compare_rounds([first, shorter]) == (
-        "Dice 0.41 → 0.30 on 2 validation cases; round 2 had 1 fewer annotated case and trained "
+        "Dice 0.41 → 0.30 on 2 validation cases; 002 had 1 fewer annotated case and trained "
         "for a shorter time and was scored on 2 instead of 1 cases and used another method."
     )
     assert compare_rounds([first, make_summary("002", 3, 0.42)]) == (
@@ -73,13 +72,13 @@ def test_a_comparison_of_hardly_trained_networks_says_so() -> None:
     assert "help" not in text
 
 
-def test_rounds_between_that_have_no_score_are_named() -> None:
+def test_runs_between_that_have_no_score_are_named() -> None:
     history = [
         make_summary("001", 3, 0.41),
         make_summary("002", 3, None),
         make_summary("003", 3, 0.5),
     ]
-    assert compare_rounds(history).startswith("Rounds 1 and 3: Dice 0.41 → 0.50")
+    assert compare_rounds(history).startswith("001 and 003: Dice 0.41 → 0.50")
 
 
 def test_long_curves_are_thinned() -> None:

@@ -88,6 +88,8 @@ def test_commands_are_shown_until_the_engine_has_followed_them() -> None:
     assert follow(ResumedEvent(), status=paused).phase == "training"
     stopping = RunStatus("stopping", "001-dycon", text="Stopping…")
     assert follow(step, PausedEvent(), ResumedEvent(), status=stopping).text == "Stopping…"
+    assert follow(step, status=stopping).summary == "Stopping…"
+    assert follow(phase("preview", remaining_s=62.0), status=stopping).summary == "Stopping…"
     ending = follow(phase("validation", done=0, total=1), status=stopping)
     assert (ending.phase, ending.text) == ("stopping", "Validating case 1 of 1")
     assert follow(FinishedEvent(step=11), status=ending) == RunStatus()

@@ -123,6 +123,16 @@ def test_missing_unlabeled_cases_are_reported(scans: Path, tmp_path: Path) -> No
     assert not warned("supervised")
 
 
+def test_structures_without_an_example_are_named(project: Project) -> None:
+    project.add_class("aorta")
+    events = list(train(project, make_tiny_config("supervised")))
+    (message,) = [e.message for e in events if e.event == "warning"]
+    assert message.startswith("aorta is not annotated in any case")
+    project.add_class("vein")
+    events = list(train(project, make_tiny_config("supervised")))
+    assert any(e.event == "warning" and "aorta and vein are not" in e.message for e in events)
+
+
 @pytest.mark.parametrize(("value", "what"), [(1, "only a structure"), (0, "only background")])
 def test_a_label_with_a_single_value_is_excluded_with_a_reason(
     project: Project, value: int, what: str

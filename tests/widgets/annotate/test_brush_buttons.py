@@ -19,8 +19,8 @@ def read_checked(panel: Any) -> list[str]:
     return [button.text() for button in buttons if button.isChecked()]
 
 
-def test_the_button_in_use_is_highlighted(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_button_in_use_is_highlighted(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     brush, label = panel.annotate.brush, panel.layers.find_layer("label")
     label.mode = "pan_zoom"
     assert read_checked(panel) == []
@@ -51,8 +51,8 @@ def test_the_button_in_use_is_highlighted(opened_panel: Any, qtbot: Any) -> None
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_the_highlight_differs_in_both_themes(opened_panel: Any, qtbot: Any, theme: str) -> None:
-    viewer, panel = opened_panel
+def test_the_highlight_differs_in_both_themes(example_panel: Any, qtbot: Any, theme: str) -> None:
+    viewer, panel = example_panel
     viewer.theme = theme
     button = panel.annotate.brush.erase_button
     panel.layers.find_layer("label").mode = "pan_zoom"
@@ -65,9 +65,9 @@ def test_the_highlight_differs_in_both_themes(opened_panel: Any, qtbot: Any, the
     assert max(difference) > 40
 
 
-def test_no_stroke_is_lost_with_preserve_labels(opened_panel: Any) -> None:
+def test_no_stroke_is_lost_with_preserve_labels(example_panel: Any) -> None:
     """napari lets strokes change the value 0 only; most voxels are unannotated, which is 255."""
-    _, panel = opened_panel
+    _, panel = example_panel
     panel.session.project.add_class("second")
     label, case = panel.layers.find_layer("label"), panel.session.case
     case.label[:] = UNANNOTATED
@@ -99,8 +99,8 @@ def test_no_stroke_is_lost_with_preserve_labels(opened_panel: Any) -> None:
     assert panel.session.case.label is label.data
 
 
-def test_the_3d_view_shows_no_label_to_paint(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_3d_view_shows_no_label_to_paint(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     brush, review = panel.annotate.brush, panel.review
     label = panel.layers.find_layer("label")
     viewer.dims.ndisplay = 3

@@ -25,8 +25,8 @@ KEYS = {
 
 
 @pytest.mark.gui
-def test_each_key_lights_its_button_and_paints_its_value(opened_panel: Any) -> None:
-    viewer, panel = opened_panel
+def test_each_key_lights_its_button_and_paints_its_value(example_panel: Any) -> None:
+    viewer, panel = example_panel
     brush, label = panel.annotate.brush, panel.layers.find_layer("label")
     buttons = (brush.paint_button, brush.background_button, brush.erase_button)
     toolbar = panel.canvas_area.toolbar.tools.buttons
@@ -45,9 +45,9 @@ def test_each_key_lights_its_button_and_paints_its_value(opened_panel: Any) -> N
 
 @pytest.mark.gui
 def test_keys_work_while_a_button_has_the_focus_and_not_in_3d(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     brush, label = panel.annotate.brush, panel.layers.find_layer("label")
     label.mode = "pan_zoom"
     brush.pick_button.setFocus()
@@ -62,8 +62,8 @@ def test_keys_work_while_a_button_has_the_focus_and_not_in_3d(
 
 
 @pytest.mark.gui
-def test_keys_of_other_layers_stay_those_of_napari(opened_panel: Any) -> None:
-    viewer, panel = opened_panel
+def test_keys_of_other_layers_stay_those_of_napari(example_panel: Any) -> None:
+    viewer, panel = example_panel
     own = panel.layers.find_layer("label")
     own.mode, mm = "pan_zoom", panel.layers.brush_mm
     other = viewer.add_labels(np.zeros((20, 22, 18), np.uint8), name="other")
@@ -79,8 +79,8 @@ def test_keys_of_other_layers_stay_those_of_napari(opened_panel: Any) -> None:
 
 
 @pytest.mark.gui
-def test_brackets_change_the_brush_by_a_share_of_its_width(opened_panel: Any) -> None:
-    viewer, panel = opened_panel
+def test_brackets_change_the_brush_by_a_share_of_its_width(example_panel: Any) -> None:
+    viewer, panel = example_panel
     layers, field = panel.layers, panel.annotate.brush.diameter
     layers.set_brush_mm(1.0)
     seen = [layers.brush_mm]
@@ -111,8 +111,8 @@ def test_the_largest_brush_stays() -> None:
 
 
 @pytest.mark.gui
-def test_the_table_lists_the_keys_and_the_tooltips_agree(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_the_table_lists_the_keys_and_the_tooltips_agree(example_panel: Any) -> None:
+    _, panel = example_panel
     dialog = ShortcutsDialog(panel, panel.shortcuts)
     texts = [label.text() for label in dialog.findChildren(QLabel)]
     for keys, text in (

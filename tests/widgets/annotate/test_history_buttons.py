@@ -40,8 +40,8 @@ def read_enabled(panel: Any) -> tuple[bool, bool]:
 
 
 @pytest.mark.gui
-def test_buttons_follow_the_history(opened_panel: Any, qtbot: Any) -> None:
-    _viewer, panel = opened_panel
+def test_buttons_follow_the_history(example_panel: Any, qtbot: Any) -> None:
+    _viewer, panel = example_panel
     brush, label, session = panel.annotate.brush, panel.layers.find_layer("label"), panel.session
     assert read_enabled(panel) == (False, False)
     assert "nothing to undo" in brush.undo_button.toolTip()
@@ -79,8 +79,8 @@ def test_buttons_follow_the_history(opened_panel: Any, qtbot: Any) -> None:
 
 
 @pytest.mark.gui
-def test_edits_in_a_side_view_count(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_edits_in_a_side_view_count(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     panel.canvas_area.views.show_side_views(True)
     qtbot.wait(300)
     side = panel.canvas_area.views.side_views[0]
@@ -95,8 +95,8 @@ def test_edits_in_a_side_view_count(opened_panel: Any, qtbot: Any) -> None:
 
 
 @pytest.mark.gui
-def test_large_edits_are_described_in_no_time(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_large_edits_are_described_in_no_time(example_panel: Any) -> None:
+    _, panel = example_panel
     label = panel.layers.find_layer("label")
     values = np.zeros(label.data.shape, np.uint8)
     label.write_region(tuple(slice(0, n) for n in values.shape), values)

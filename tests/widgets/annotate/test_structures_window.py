@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.dialogs import answer_dialog
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QColorDialog, QMessageBox
 
@@ -76,10 +76,43 @@ def test_a_name_that_exists_is_refused_in_the_dialog(opened: Any) -> None:
         dialog.field.setText("wall")
         dialog.accept()
 
-    structures.choose_number(3)
+    assert structures.value == 3  # a new structure is the one to paint
     answer_dialog(rename, NameDialog)
     structures.rename_action.trigger()
     assert structures.list.item(2).text() == "3  wall"
+
+
+def test_f2_and_double_clicks_change_name_and_color(
+    opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtGui import QColor
+
+    _, panel = opened
+    structures, project = panel.annotate.structures, panel.session.project
+    rows = structures.list
+    area = rows.visualItemRect(rows.item(1))
+
+    def double_click(x: int) -> None:
+        point = QPoint(area.left() + x, area.center().y())
+        QTest.mouseClick(rows.viewport(), Qt.MouseButton.LeftButton, pos=point)
+        QTest.mouseDClick(rows.viewport(), Qt.MouseButton.LeftButton, pos=point)
+
+    def rename_to(name: str) -> Callable[[NameDialog], None]:
+        def rename(dialog: NameDialog) -> None:
+            dialog.field.setText(name)
+            dialog.accept()
+
+        return rename
+
+    answer_dialog(rename_to("edge"), NameDialog)
+    double_click(40)
+    assert project.classes[1].name == "edge"
+    answer_dialog(rename_to("wall"), NameDialog)
+    QTest.keyClick(rows, Qt.Key.Key_F2)
+    assert project.classes[1].name == "wall"
+    monkeypatch.setattr(QColorDialog, "getColor", lambda *_: QColor("#123456"))
+    double_click(8)
+    assert project.classes[1].color == "#123456"
 
 
 def test_a_color_is_changed(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +184,7 @@ def test_slices_are_counted_from_one(opened: Any) -> None:
     panel.layers.go_to_slice(7, 0)
     panel.annotate.completion.slice_button.click()
     assert (panel.session.case.label[7] == 0).all()
-    assert panel.message_label.text() == "Slice 8 marked complete."
+    assert panel.message_label.text() == "Axial slice 8 marked complete."
     panel.session.case.label[3, 4:6, 4:6] = 1
     panel.annotate.completion.scan_button.click()
     assert panel.session.project.get_case("scan-0").status == "labeled"

@@ -26,7 +26,6 @@ from napari_dycon.widgets.dialogs.name_dialog import NameDialog
 from napari_dycon.widgets.dialogs.removed_cases import RemovedCasesDialog
 
 pytestmark = pytest.mark.gui
-Window = Callable[[], Any]
 
 
 @pytest.fixture
@@ -88,6 +87,48 @@ def test_only_a_left_click_and_enter_open_a_case(opened: Any, qtbot: Any) -> Non
     assert rows.currentItem().case_id == "scan-2"
 
 
+def test_another_project_begins_with_annotating(
+    opened: Any, many_cases: Project, qtbot: Any
+) -> None:
+    opened.tabs.setCurrentIndex(2)
+    project = opened.session.project
+    opened.session.open_project(project.path)  # again, as after the removal of a structure
+    qtbot.wait(300)
+    assert opened.tabs.currentIndex() == 2
+    open_project(opened, many_cases, qtbot)
+    assert opened.tabs.tabText(opened.tabs.currentIndex()) == "Annotate"
+
+
+def test_the_name_of_the_open_case_is_bold(opened: Any, qtbot: Any) -> None:
+    rows = opened.data.case_list
+
+    def list_bold() -> list[str]:
+        items = (rows.topLevelItem(row) for row in range(rows.topLevelItemCount()))
+        return [item.case_id for item in items if item.font(NAME).bold()]
+
+    QTest.keyClick(rows, Qt.Key.Key_Down)
+    assert rows.currentItem().case_id == "scan-2"
+    assert list_bold() == ["scan-1"]
+    QTest.keyClick(rows, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: opened.session.case.id == "scan-2", timeout=20_000)
+    assert list_bold() == ["scan-2"]
+
+
+def test_f2_renames_the_selected_case(opened: Any) -> None:
+    rows = opened.data.case_list
+    QTest.keyClick(rows, Qt.Key.Key_Down)
+
+    def rename(dialog: NameDialog) -> None:
+        assert dialog.field.text() == "scan-2"
+        dialog.field.setText("Patient B")
+        dialog.accept()
+
+    answer_dialog(rename, NameDialog)
+    QTest.keyClick(rows, Qt.Key.Key_F2)
+    assert opened.session.project.get_case("scan-2").name == "Patient B"
+    assert opened.session.case.id == "scan-1"
+
+
 def test_letters_are_left_to_the_window(opened: Any) -> None:
     """A key that the list does not use is not taken by it."""
     rows = opened.data.case_list
@@ -98,9 +139,9 @@ def test_letters_are_left_to_the_window(opened: Any) -> None:
 
 
 def test_names_are_readable_on_a_small_screen(
-    window: Window, many_cases: Project, qtbot: Any, save_screenshot: Callable[[Any, str], None]
+    shared_window: Any, many_cases: Project, qtbot: Any, save_screenshot: Callable[[Any, str], None]
 ) -> None:
-    viewer, panel = window()  # of 1366 x 768
+    viewer, panel = shared_window  # of 1366 x 768
     open_project(panel, many_cases, qtbot)
     rows = panel.data.case_list
     name = many_cases.cases[0].id
@@ -125,9 +166,9 @@ def is_in_view(rows: Any, case_id: str) -> bool:
 
 
 def test_the_active_case_is_in_view_also_after_sorting(
-    window: Window, many_cases: Project, qtbot: Any
+    shared_window: Any, many_cases: Project, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     open_project(panel, many_cases, qtbot)
     rows, session = panel.data.case_list, panel.session
     case_id = many_cases.cases[17].id
@@ -239,9 +280,9 @@ def test_a_case_is_removed_after_a_question_and_restored(opened: Any, qtbot: Any
 
 
 def test_removal_is_unavailable_in_a_read_only_project(
-    window: Window, project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     panel.session.open_project(project.path, read_only=True)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     menu = make_menu(panel, "scan-1")

@@ -30,9 +30,9 @@ def show_slice(panel: Any, index: int, qtbot: Any) -> None:
 
 
 def test_labels_are_filled_and_outlined_and_predictions_dashed(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     layers = panel.layers
     label, prediction = layers.find_layer("label"), layers.find_layer("prediction")
     label.brush_size = 7
@@ -63,8 +63,8 @@ def test_labels_are_filled_and_outlined_and_predictions_dashed(
     assert order.index("uncertainty") < order.index("prediction") < order.index("label")
 
 
-def test_toggles_numbers_and_flash(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_toggles_numbers_and_flash(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     layers, review = panel.layers, panel.review
     controls = review.overlay_controls
     uncertainty = layers.find_layer("uncertainty")

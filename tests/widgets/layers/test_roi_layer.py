@@ -58,10 +58,9 @@ class Mouse:
         self.qtbot.wait(50)
 
 
-@pytest.fixture
-def mouse(window: Callable[[], Any], project: Project, qtbot: Any) -> Mouse:
-    """Window on scan-3, with a stroke in slices 9 and 10."""
-    viewer, panel = window()
+def show_strokes(opened: Any, project: Project, qtbot: Any) -> Mouse:
+    """Show scan-3, with a stroke in slices 9 and 10."""
+    viewer, panel = opened
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
@@ -70,6 +69,18 @@ def mouse(window: Callable[[], Any], project: Project, qtbot: Any) -> Mouse:
     panel.layers.go_to_slice(10, 0)
     qtbot.wait(300)
     return Mouse(viewer, panel, qtbot)
+
+
+@pytest.fixture
+def mouse(shared_window: Any, project: Project, qtbot: Any) -> Mouse:
+    """Mouse of a window that the tests share."""
+    return show_strokes(shared_window, project, qtbot)
+
+
+@pytest.fixture
+def own_mouse(window: Callable[[], Any], project: Project, qtbot: Any) -> Mouse:
+    """Mouse of a window whose panel the test may close."""
+    return show_strokes(window(), project, qtbot)
 
 
 def is_near(box: Any, *wanted: tuple[int, int]) -> bool:
@@ -171,7 +182,8 @@ def test_a_click_draws_no_box_and_an_empty_layer_is_removed(mouse: Mouse) -> Non
     mouse.qtbot.waitUntil(lambda: "region" not in mouse.viewer.layers, timeout=20_000)
 
 
-def test_the_box_is_removed_with_its_case_and_layer(mouse: Mouse) -> None:
+def test_the_box_is_removed_with_its_case_and_layer(own_mouse: Mouse) -> None:
+    mouse = own_mouse
     session = mouse.session
     mouse.press(Qt.Key.Key_G, SHIFT)
     mouse.drag((10, 4, 3), (10, 10, 14))

@@ -33,9 +33,9 @@ def middle(layer: Any) -> Any:
 
 
 def test_surfaces_replace_everything_in_3d(
-    opened_panel: Any, qtbot: Any, save_screenshot: Any
+    example_panel: Any, qtbot: Any, save_screenshot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     layers, session = panel.layers, panel.session
     label = layers.find_layer("label")
     layers.set_brush_3d(True)
@@ -95,8 +95,8 @@ def test_surfaces_replace_everything_in_3d(
     )
 
 
-def test_another_case_opens_in_slices(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_another_case_opens_in_slices(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     layers, session = panel.layers, panel.session
     enter(panel, qtbot, {"prediction"})
     session.show_case("scan-4")  # has neither label nor prediction
@@ -153,8 +153,8 @@ def test_the_patient_is_seen_from_the_front(
     viewer.dims.ndisplay = 2
 
 
-def test_another_plane_leaves_3d(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_another_plane_leaves_3d(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     enter(panel, qtbot, {"prediction"})
     viewer.dims.order = (1, 0, 2)
     assert viewer.dims.ndisplay == 2
@@ -164,9 +164,9 @@ def test_another_plane_leaves_3d(opened_panel: Any, qtbot: Any) -> None:
 
 
 def test_a_long_computation_is_announced(
-    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    example_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     said = []
     panel.session.message.connect(lambda _, text: said.append(text))
     monkeypatch.setattr("napari_dycon.widgets.layers.surfaces.PATIENCE_MS", 60_000)
@@ -179,8 +179,8 @@ def test_a_long_computation_is_announced(
     assert COMPUTING_TEXT not in panel.message_label.text()
 
 
-def test_side_views_keep_their_slices(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_side_views_keep_their_slices(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     panel.canvas_area.views.show_side_views(True)
     qtbot.wait(1000)  # fitted to their final size
     side = panel.canvas_area.views.side_views[0]
@@ -196,9 +196,9 @@ def test_side_views_keep_their_slices(opened_panel: Any, qtbot: Any) -> None:
     assert (side.model.scene.camera.zoom, side.model.scene.camera.center) == camera
 
 
-def test_repeated_changes_of_case_in_and_out_of_3d(opened_panel: Any, qtbot: Any) -> None:
+def test_repeated_changes_of_case_in_and_out_of_3d(example_panel: Any, qtbot: Any) -> None:
     """Removed surfaces crashed the program in OpenGL."""
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     session, layers = panel.session, panel.layers
     rng = np.random.default_rng(0)
     panel.canvas_area.views.show_side_views(True)

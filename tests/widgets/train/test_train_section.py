@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -183,10 +182,10 @@ def test_texts_of_a_run_do_not_move_the_charts(train_tab: Any, qtbot: Any) -> No
 
 
 def test_commands_are_shown_at_once_by_the_session(
-    window: Callable[[], Any], project: Project, qtbot: Any
+    shared_window: Any, project: Project, qtbot: Any
 ) -> None:
     """With a real run: the text is there before the engine knows of the click."""
-    _, panel = window()
+    _, panel = shared_window
     session = panel.session
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)

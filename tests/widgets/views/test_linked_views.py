@@ -76,6 +76,70 @@ def test_painting_in_a_side_view_is_an_edit_of_the_label(gestures: Gestures) -> 
     np.testing.assert_array_equal(side._slice.image.raw, before[:, gestures.voxel[1]])
 
 
+def test_the_button_says_which_slice_it_marks(gestures: Gestures) -> None:
+    axial, coronal, _ = gestures.views.views
+    button = gestures.panel.annotate.completion.slice_button
+    assert button.text() == "Mark slice complete"
+    gestures.click(coronal, gestures.locate(coronal, (6, 0, 15)))
+    assert button.text() == "Mark coronal slice complete"
+    assert "this coronal slice" in button.toolTip()
+    button.click()
+    assert (gestures.session.case.label[:, gestures.voxel[1]] != 255).all()
+    message = f"Coronal slice {gestures.voxel[1] + 1} marked complete."
+    assert gestures.panel.message_label.text() == message
+    gestures.click(axial, gestures.locate(axial, (0, 4, 9)))
+    assert button.text() == "Mark slice complete"
+
+
+def test_undo_in_an_outline_removes_its_last_point(gestures: Gestures) -> None:
+    session, coronal = gestures.session, gestures.views.views[1]
+    label = gestures.panel.layers.find_layer("label")
+    label.paint((10, 4, 4), 1)
+    painted = session.case.label.copy()
+    label.mode = "polygon"
+    gestures.qtbot.wait(100)
+    assert not label.remove_last_point()
+    outline = find_label(coronal)._overlays["polygon"]
+    for voxel in ((4, 0, 4), (4, 0, 14), (12, 0, 14)):
+        gestures.click(coronal, gestures.locate(coronal, voxel))
+    assert len(outline.points) == 4  # the last one follows the mouse
+    label.undo()
+    assert [tuple(int(c) for c in point)[::2] for point in outline.points[:-1]] == [(4, 4), (4, 14)]
+    np.testing.assert_array_equal(session.case.label, painted)
+    assert label.remove_last_point()
+    assert label.remove_last_point()
+    assert outline.points == []
+    label.undo()
+    assert (session.case.label != painted).any()
+
+
+def test_an_outline_is_painted_in_the_slice_that_is_shown(gestures: Gestures) -> None:
+    session, coronal = gestures.session, gestures.views.views[1]
+    gestures.panel.layers.find_layer("label").mode = "polygon"
+    gestures.qtbot.wait(100)
+    before = session.case.label.copy()
+    for voxel in ((4, 0, 4), (4, 0, 14)):
+        gestures.click(coronal, gestures.locate(coronal, voxel))
+    gestures.wheel(coronal, 2, gestures.locate(coronal, (8, 0, 9)))
+    for voxel in ((12, 0, 14), (12, 0, 4)):
+        gestures.click(coronal, gestures.locate(coronal, voxel))
+    layer = find_label(coronal)
+    layer._overlays["polygon"].add_polygon_to_labels(layer)  # as a double click does
+    changed = np.argwhere(session.case.label != before)
+    assert len(changed) > 20
+    assert set(changed[:, 1]) == {gestures.voxel[1]}
+
+
+def test_an_outline_does_not_hide_the_scan(gestures: Gestures) -> None:
+    for view in gestures.views.views:
+        layer = find_label(view)
+        canvas = view.qt_viewer.canvas
+        visual = canvas._layer_overlay_to_visual[layer][layer._overlays["polygon"]]
+        assert visual._polygon.color.alpha <= 0.3
+        assert visual._polygon.border_color.alpha == 1
+        assert visual._polygon._border_width > 1
+
+
 def test_the_limits_of_the_brush_apply_in_all_views(gestures: Gestures) -> None:
     case = gestures.session.case
     gestures.session.annotation.set_paint_range((140.0, 1e4))

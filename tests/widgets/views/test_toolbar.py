@@ -14,8 +14,10 @@ from napari_dycon.widgets.views.planes import Plane
 pytestmark = pytest.mark.gui
 
 
-def test_the_toolbar_shows_and_changes_tool_plane_and_window(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_toolbar_shows_and_changes_tool_plane_and_window(
+    example_panel: Any, qtbot: Any
+) -> None:
+    viewer, panel = example_panel
     toolbar, views = panel.canvas_area.toolbar, panel.canvas_area.views
     label = panel.layers.find_layer("label")
     viewer.layers.selection.active = panel.layers.find_layer("image")
@@ -69,10 +71,10 @@ def test_only_the_label_of_an_editable_project_has_tools(opened_panel: Any, qtbo
     assert "Unavailable" in buttons["paint"].toolTip()
 
 
-def test_the_own_window_hides_the_controls_of_napari(opened_panel: Any) -> None:
+def test_the_own_window_hides_the_controls_of_napari(example_panel: Any) -> None:
     from napari_dycon.widgets.app import hide_docks
 
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     hide_docks(viewer, panel)
     assert not get_qt_viewer(viewer).dockLayerControls.isVisible()
     assert get_qt_viewer(viewer).dockLayerList.isVisible()  # the window of the tests is wide

@@ -8,13 +8,15 @@ import pytest
 from helpers.controls import describe, list_controls
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QImage, QPainter
+from qtpy.QtWidgets import QStyle, QStyleOptionButton
 
 MIN_CONTRAST = 4.5  # WCAG 2.2, level AA, for text of normal size
 
 
 @pytest.mark.gui
-def test_every_control_has_a_name_and_is_reached_by_the_keyboard(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_every_control_has_a_name_and_is_reached_by_the_keyboard(example_panel: Any) -> None:
+    _, panel = example_panel
     controls = list(list_controls(panel, panel.canvas_area.toolbar))
     assert len(controls) > 60
     unnamed = [
@@ -29,6 +31,28 @@ def test_every_control_has_a_name_and_is_reached_by_the_keyboard(opened_panel: A
         if not control.focusPolicy() & Qt.FocusPolicy.TabFocus
     ]
     assert unreachable == []
+
+
+@pytest.mark.gui
+def test_the_button_with_the_focus_has_a_border(opened_panel: Any) -> None:
+    viewer, panel = opened_panel
+    button = panel.annotate.structures.add_button
+
+    def draw(state: Any) -> QImage:
+        option = QStyleOptionButton()
+        option.initFrom(button)
+        option.text = button.text()
+        option.state = QStyle.StateFlag.State_Enabled | state
+        image = QImage(button.size(), QImage.Format.Format_RGB32)
+        painter = QPainter(image)
+        button.style().drawControl(QStyle.ControlElement.CE_PushButton, option, painter, button)
+        painter.end()
+        return image
+
+    text = QColor(get_theme(viewer.theme).text.as_hex(format="long"))
+    middle = button.width() // 2
+    assert draw(QStyle.StateFlag.State_HasFocus).pixelColor(middle, 0) == text
+    assert draw(QStyle.StateFlag.State_None).pixelColor(middle, 0) != text
 
 
 def compute_contrast(first: str, second: str) -> float:

@@ -21,7 +21,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.export import ExportDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 from napari_dycon.widgets.dialogs.removed_cases import RemovedCasesDialog
-from napari_dycon.widgets.window.message_bar import contrast_ratio
+from napari_dycon.widgets.window.contrast import contrast_ratio
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 pytestmark = pytest.mark.gui
@@ -72,8 +72,8 @@ def find_buddy(dialog: QWidget, control: QWidget) -> bool:
     return any(label.buddy() is control for label in dialog.findChildren(QLabel))
 
 
-def test_controls_of_the_start_page_and_of_messages(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_controls_of_the_start_page_and_of_messages(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     panel.session.message.emit("error", "The disk is full.")
     panel.session.close_project()
     panel.session.message.emit("error", "The disk is full.")

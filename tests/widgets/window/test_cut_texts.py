@@ -35,9 +35,9 @@ def arrange(viewer: Any, qtbot: Any, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("theme", ["dark", "light"])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_text_of_the_window_is_cut(
-    opened_panel: Any, qtbot: Any, size: tuple[int, int], theme: str
+    example_panel: Any, qtbot: Any, size: tuple[int, int], theme: str
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     # The message is there before the theme changes, which changes fonts and styles.
     panel.session.message.emit("warning", LONG_MESSAGE)
     viewer.theme = theme
@@ -87,8 +87,8 @@ def test_no_text_of_a_dialog_is_cut(
     qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
 
 
-def test_the_test_finds_cut_texts(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_the_test_finds_cut_texts(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     box = QWidget(panel)
     widgets: list[Any] = [
         QPushButton("Mark scan complete", box),

@@ -27,8 +27,8 @@ def is_inside(widget: Any, scroll_area: QScrollArea) -> bool:
     return top >= 0 and top + widget.height() <= viewport.height()
 
 
-def test_triangles_point_right_when_closed_and_down_when_open(opened_panel: Any) -> None:
-    _, panel = opened_panel
+def test_triangles_point_right_when_closed_and_down_when_open(example_panel: Any) -> None:
+    _, panel = example_panel
     for section, title in (
         (panel.annotate, "Interpolate, grow, clean up"),
         (panel.train, "Training history"),
@@ -41,8 +41,8 @@ def test_triangles_point_right_when_closed_and_down_when_open(opened_panel: Any)
             assert button.text() == f"{'▼' if fold.isExpanded() else '▶'} {title}"
 
 
-def test_the_unfolded_history_is_scrolled_into_view(opened_panel: Any, qtbot: Any) -> None:
-    _, panel = opened_panel
+def test_the_unfolded_history_is_scrolled_into_view(example_panel: Any, qtbot: Any) -> None:
+    _, panel = example_panel
     panel.sections.show_section(panel.train)
     history = panel.train.history
     curve = [(1.0, 0.5), (2.0, 0.6)]

@@ -69,8 +69,8 @@ def test_macos_tells_positions_by_virtual_keys() -> None:
 
 
 @pytest.mark.gui
-def test_letters_never_open_another_case(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_letters_never_open_another_case(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     views = [item for item in panel.findChildren(QAbstractItemView) if item.isVisible()]
     assert views
     for widget in views:
@@ -88,9 +88,9 @@ def test_letters_never_open_another_case(opened_panel: Any, qtbot: Any) -> None:
 
 @pytest.mark.gui
 def test_shortcuts_and_keys_of_napari_act_while_the_panel_has_the_focus(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     label = panel.layers.find_layer("label")
     panel.annotate.completion.slice_button.setFocus()
     uncertainty = panel.layers.find_layer("uncertainty")
@@ -112,8 +112,8 @@ def test_shortcuts_and_keys_of_napari_act_while_the_panel_has_the_focus(
 
 
 @pytest.mark.gui
-def test_fields_for_numbers_keep_their_keys(opened_panel: Any) -> None:
-    viewer, panel = opened_panel
+def test_fields_for_numbers_keep_their_keys(example_panel: Any) -> None:
+    viewer, panel = example_panel
     field = panel.annotate.brush.diameter
     field.setFocus()
     field.selectAll()
@@ -128,8 +128,8 @@ def test_fields_for_numbers_keep_their_keys(opened_panel: Any) -> None:
 
 
 @pytest.mark.gui
-def test_a_side_view_takes_the_keys_once_it_was_used(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_a_side_view_takes_the_keys_once_it_was_used(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     views = panel.canvas_area.views
     views.show_side_views(True)
     qtbot.wait(300)

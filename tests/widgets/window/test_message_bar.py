@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QPlainTextEdit
 from napari_dycon.application.training.status import RunStatus
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.window import message_bar
-from napari_dycon.widgets.window.message_bar import LEVEL_COLORS, choose_color, contrast_ratio
+from napari_dycon.widgets.window.contrast import contrast_ratio
+from napari_dycon.widgets.window.message_bar import LEVEL_COLORS, choose_color
 
 pytestmark = pytest.mark.gui
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.gui
 @pytest.fixture
 def shown_panel(example_panel: Any) -> Any:
     """Panel of a window on a project with scan-3 in view."""
-    return example_panel
+    return example_panel[1]
 
 
 LONG_ERROR = (

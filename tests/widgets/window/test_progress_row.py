@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ pytestmark = pytest.mark.gui
 @pytest.fixture
 def shown_panel(example_panel: Any) -> Any:
     """Panel of a window on a project with scan-3 in view."""
-    return example_panel
+    return example_panel[1]
 
 
 class SlowTask:
@@ -260,9 +259,9 @@ def large_project(tmp_path: Path) -> Project:
 
 
 def test_canceling_an_interpolation_leaves_the_label_unchanged(
-    window: Callable[[], Any], large_project: Project, qtbot: Any
+    shared_window: Any, large_project: Project, qtbot: Any
 ) -> None:
-    _, panel = window()
+    _, panel = shared_window
     session = panel.session
     session.open_project(large_project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
@@ -289,12 +288,12 @@ def test_canceling_an_interpolation_leaves_the_label_unchanged(
 
 
 def test_a_canceled_new_project_leaves_nothing_behind(
-    window: Callable[[], Any], tmp_path: Path, qtbot: Any
+    shared_window: Any, tmp_path: Path, qtbot: Any
 ) -> None:
     for number in range(12):
         voxels = np.random.default_rng(number).normal(size=(30, 160, 160)).astype(np.float32)
         save_nifti(tmp_path / "scans" / f"scan-{number}.nii.gz", voxels)
-    _, panel = window()
+    _, panel = shared_window
     activities = panel.task_runner.activities
 
     def cancel() -> None:

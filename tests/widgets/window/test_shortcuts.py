@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.key_presses import press_key
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QToolBar
+from qtpy.QtCore import QRect, Qt
+from qtpy.QtWidgets import QDialogButtonBox, QScrollArea, QToolBar
 
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
@@ -25,10 +26,10 @@ def has_proposal(layers: Any) -> bool:
     return layer is not None and layer.visible
 
 
-def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> None:
+def test_shortcuts_do_not_collide_with_those_of_napari(example_panel: Any) -> None:
     from napari.utils.shortcuts import default_shortcuts
 
-    _viewer, panel = opened_panel
+    _viewer, panel = example_panel
     active = panel.layers.find_layer("label")
     theirs = set()
     for name, keys in default_shortcuts.items():
@@ -47,8 +48,8 @@ def test_shortcuts_do_not_collide_with_those_of_napari(opened_panel: Any) -> Non
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
 
 
-def test_shortcuts_fill_copy_grow_and_undo(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_shortcuts_fill_copy_grow_and_undo(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     session, layers = panel.session, panel.layers
     label = layers.find_layer("label")
     view = session.case
@@ -91,9 +92,9 @@ def make_box(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 
 def test_number_keys_select_structures_and_the_overview_lists_all_keys(
-    opened_panel: Any, qtbot: Any
+    example_panel: Any, qtbot: Any
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     panel.session.project.add_class("second")
     panel.session.cases_changed.emit()
     press_key(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
@@ -102,7 +103,28 @@ def test_number_keys_select_structures_and_the_overview_lists_all_keys(
     card = ShortcutsDialog(panel, panel.shortcuts)
     qtbot.addWidget(card)
     card.show()
+    qtbot.wait(100)
     assert card.height() < 700
+    scroll_area = card.findChild(QScrollArea)
+    assert scroll_area.verticalScrollBar().maximum() == 0
+    assert scroll_area.horizontalScrollBar().maximum() == 0
+
+
+def test_the_overview_of_keys_fits_on_a_small_screen(
+    opened_panel: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, panel = opened_panel
+    screen = SimpleNamespace(availableGeometry=lambda: QRect(0, 0, 960, 540))
+    monkeypatch.setattr(panel, "screen", lambda: screen)
+    card = ShortcutsDialog(panel, panel.shortcuts)
+    qtbot.addWidget(card)
+    card.show()
+    qtbot.wait(100)
+    assert card.width() <= 960
+    assert card.height() <= 500
+    button = card.findChild(QDialogButtonBox).buttons()[0]
+    assert card.rect().contains(button.mapTo(card, button.rect().bottomRight()))
+    assert card.findChild(QScrollArea).verticalScrollBar().maximum() > 0
 
 
 def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(own_panel: Any, qtbot: Any) -> None:
@@ -123,10 +145,10 @@ def test_shortcuts_strip_and_toolbar_are_removed_with_the_panel(own_panel: Any, 
     assert viewer.window._qt_viewer.dims.isVisible()
 
 
-def test_every_command_is_in_the_palette_and_works(opened_panel: Any, qtbot: Any) -> None:
+def test_every_command_is_in_the_palette_and_works(example_panel: Any, qtbot: Any) -> None:
     from napari._app_model import get_app_model
 
-    _viewer, panel = opened_panel
+    _viewer, panel = example_panel
     app = get_app_model()
     known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
     assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known

@@ -45,9 +45,9 @@ def is_in_sight(widget: QWidget) -> bool:
 
 @pytest.mark.parametrize(("size", "theme"), [(SMALL, "dark"), (SMALL, "light"), (LAPTOP, "dark")])
 def test_all_that_annotating_needs_is_in_sight(
-    opened_panel: Any, qtbot: Any, size: tuple[int, int], theme: str
+    example_panel: Any, qtbot: Any, size: tuple[int, int], theme: str
 ) -> None:
-    viewer, panel = opened_panel
+    viewer, panel = example_panel
     viewer.theme = theme
     get_qt_viewer(viewer).dockLayerControls.setVisible(False)  # as in the program's own window
     get_qt_viewer(viewer).dockLayerList.setVisible(size[0] >= 1280)
@@ -163,8 +163,8 @@ def test_side_views_and_layer_list_follow_the_window(own_panel: Any, qtbot: Any)
     assert not dock.isVisible()
 
 
-def test_side_views_are_usable_in_a_small_window(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_side_views_are_usable_in_a_small_window(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     get_qt_viewer(viewer).dockLayerControls.setVisible(False)
     get_qt_viewer(viewer).dockLayerList.setVisible(False)
     resize(viewer, qtbot, SMALL)
@@ -180,8 +180,8 @@ def test_side_views_are_usable_in_a_small_window(opened_panel: Any, qtbot: Any) 
     get_qt_viewer(viewer).dockLayerList.setVisible(True)
 
 
-def test_the_toolbar_abbreviates_only_where_it_must(opened_panel: Any, qtbot: Any) -> None:
-    viewer, panel = opened_panel
+def test_the_toolbar_abbreviates_only_where_it_must(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
     toolbar = panel.canvas_area.toolbar
     button = next(iter(toolbar.plane_buttons.values()))
     resize(viewer, qtbot, LAPTOP)
