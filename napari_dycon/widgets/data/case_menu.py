@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QAction, QMenu, QWidget
 from napari_dycon.application.cases.details import CaseDetails, get_scan_folder, read_details
 from napari_dycon.application.cases.split_choice import change_splits
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import UserError
 from napari_dycon.project.editing.case_names import describe_name_error
 from napari_dycon.project.models import Case, Split
@@ -33,6 +33,11 @@ class CaseMenu(QMenu):
         self.session = session
         self.case = case
         self.setToolTipsVisible(True)
+        # A right click selects no row, so the menu says whose it is.
+        self.title_action = self.addAction(
+            escape_control_characters(case.display_name).replace("&", "&&")
+        )
+        self.title_action.setEnabled(False)
         self.open_action = self._add("Open", lambda: open_case(case.id))
         self.setDefaultAction(self.open_action)
         self.split_action = self._add(

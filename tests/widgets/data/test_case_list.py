@@ -114,6 +114,14 @@ def test_the_name_of_the_open_case_is_bold(opened: Any, qtbot: Any) -> None:
     assert list_bold() == ["scan-2"]
 
 
+def test_the_menu_names_its_case(opened: Any) -> None:
+    opened.session.project_editor.rename_case("scan-2", "R&D 2")
+    menu = make_menu(opened, "scan-2")
+    assert menu.actions()[0].text() == "R&&D 2"  # Qt shows one &
+    assert not menu.actions()[0].isEnabled()
+    menu.deleteLater()
+
+
 def test_f2_renames_the_selected_case(opened: Any) -> None:
     rows = opened.data.case_list
     QTest.keyClick(rows, Qt.Key.Key_Down)
@@ -199,6 +207,7 @@ def test_the_menu_opens_without_opening_the_case(opened: Any, qtbot: Any) -> Non
     menu = opened.data.findChild(CaseMenu)
     assert menu.case.id == "scan-4"
     assert [action.text() for action in menu.actions() if action.text()] == [
+        "scan-4",
         "Open",
         "Use for validation only",
         "Rename…",
