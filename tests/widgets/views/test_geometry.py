@@ -111,9 +111,9 @@ def test_all_views_show_the_patient_in_radiological_orientation(
     viewer, panel = window()
     session, views = panel.session, panel.canvas_area.views
     session.create_project(tmp_path / "p", tmp_path / "scans", classes=["lesion"])
-    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    session.show_case(session.project.cases[0].id)
+    # A new project shows its first case.
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
     views.show_side_views(True)
     qtbot.wait(200)
     viewer.reset_view()
