@@ -49,6 +49,14 @@ IncludeUnreviewedOption = Annotated[
         help="Also export predictions that were not accepted, alone and in unannotated voxels.",
     ),
 ]
+DicomCodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=TERM",
+        help="Coded term of a class in DICOM files: words of the term, or its SNOMED CT code, such "
+        "as lesion=neoplasm or lesion=108369006; repeatable.",
+    ),
+]
 DatasetIdOption = Annotated[
     int | None,
     typer.Option(
@@ -86,13 +94,7 @@ def export(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write uncertainty maps.")
     ] = False,
-    dicom_code: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=TERM",
-            help="Coded term of a class in DICOM files, such as tumor=neoplasm; repeatable.",
-        ),
-    ] = None,
+    dicom_code: DicomCodeOption = None,
     keep_identity: Annotated[
         bool,
         typer.Option(
