@@ -93,7 +93,7 @@ def document_commands() -> str:
         if command.hidden:
             continue
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        options = [p for p in command.params if p.param_type_name == "option"]
+        options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
         usage = [f"napari-dycon {name}"]
         usage += [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
         usage += [f"{p.opts[-1]} {p.metavar or p.name.upper()}" for p in options if p.required]

@@ -215,7 +215,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
     save_weights(run.weights_path, TrainedModel(network, network, config, values, 1), 1)
-    written = export(project, format_, tmp_path / "out", ExportOptions(source="labels")).written
+    written = export(project, format_, tmp_path / "out", ExportOptions()).written
     assert written
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in written)
     for path in (tmp_path / "out").rglob("*"):

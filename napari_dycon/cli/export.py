@@ -21,12 +21,14 @@ from napari_dycon.cli.options import (
     open_project,
     parse_case_ids,
 )
+from napari_dycon.cli.runs import describe_choice
 from napari_dycon.core.text import escape_control_characters
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from napari_dycon.exports.result import ExportResult
+    from napari_dycon.project.store import Project
 
 
 SourceOption = Annotated[
@@ -45,6 +47,14 @@ IncludeUnreviewedOption = Annotated[
     typer.Option(
         "--include-unreviewed",
         help="Also export predictions that were not accepted, alone and in unannotated voxels.",
+    ),
+]
+DicomCodeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=TERM",
+        help="Coded term of a class in DICOM files: words of the term, or its SNOMED CT code, such "
+        "as lesion=neoplasm or lesion=108369006; repeatable.",
     ),
 ]
 DatasetIdOption = Annotated[
@@ -84,10 +94,7 @@ def export(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write uncertainty maps.")
     ] = False,
-    dicom_code: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=TERM", help="Coded term of a class in DICOM files; repeatable."),
-    ] = None,
+    dicom_code: DicomCodeOption = None,
     keep_identity: Annotated[
         bool,
         typer.Option(
@@ -118,6 +125,8 @@ def export(
         codes=parse_codes(opened, dicom_code) if dicom_code else None,
         dataset_id=dataset_id,
     )
+    if format_ == "monai-bundle":
+        _describe_network(opened, run)
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)
         result = export_project(
@@ -134,6 +143,17 @@ def export(
         print_json(_to_json(format_, result))
     else:
         _show_result(result, out)
+
+
+def _describe_network(project: Project, run: str | None) -> None:
+    """Say which network is exported, whether it has hardly learned, and how to choose another."""
+    if run is None and not project.runs.list():
+        return
+    chosen = project.runs.get(run)
+    if not chosen.has_weights:
+        return
+    for line in describe_choice(project, chosen, is_default=run is None):
+        print_status(line)
 
 
 def _show_result(result: ExportResult, out: Path) -> None:

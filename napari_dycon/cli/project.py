@@ -114,11 +114,16 @@ def cases(
         str | None,
         typer.Option(
             metavar="IDS",
-            help="Use these cases for validation only, in addition to those chosen before.",
+            help="Use these cases for validation only, in addition to those chosen before: case "
+            "IDs, separated by commas, or @FILE with one per line.",
         ),
     ] = None,
     training: Annotated[
-        str | None, typer.Option(metavar="IDS", help="Use these cases for training.")
+        str | None,
+        typer.Option(
+            metavar="IDS",
+            help="Use these cases for training: case IDs, separated by commas, or @FILE.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

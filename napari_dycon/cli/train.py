@@ -156,7 +156,8 @@ def train(
     )
     if run is not None:
         config = options.make_resumed_config(run)
-        _require_remaining(run, config)
+        if steps is not None or time_limit is not None:  # scripts may resume what is complete
+            _require_remaining(run, config)
     else:
         config = options.make_new_config(opened)
         _report_running(opened)
@@ -213,7 +214,7 @@ def _reject_conflicting_options(context: typer.Context) -> None:
 
 
 def _require_remaining(run: Run, config: TrainConfig) -> None:
-    """Reject limits that leave a complete run nothing to do."""
+    """Reject given limits that leave a complete run nothing to do."""
     facts = read_run_facts(run)
     if facts.outcome not in ("finished", "stopped") or not facts.steps:
         return

@@ -1,4 +1,4 @@
-"""Options of an export; each format uses those that apply to it."""
+"""Options of an export; each format refuses those that it does not use."""
 
 from __future__ import annotations
 

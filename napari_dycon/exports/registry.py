@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +27,20 @@ WriteExport = Callable[
 ]
 
 
+MASK_OPTIONS = frozenset(
+    {"source", "run", "cases", "include_partial", "include_unreviewed", "uncertainty"}
+)
+DICOM_OPTIONS = MASK_OPTIONS | {"keep_identity", "codes"}
+OPTION_NAMES = {"codes": "dicom-code"}  # on the command line; otherwise with dashes
+
+
 @dataclass(frozen=True)
 class Exporter:
-    """An export format: its description, its writer, and whether it can export selected cases."""
+    """An export format: its description, its writer, and the options it uses."""
 
     description: str
     write: WriteExport
-    selects_cases: bool = True
+    options: frozenset[str]
 
 
 def export(
@@ -61,7 +68,7 @@ def export(
     Raises
     ------
     UserError
-        The format is unknown or cannot export selected cases, or ``out`` is a file.
+        The format is unknown or does not use one of the options, or ``out`` is a file.
     """
     options = options or ExportOptions()
     out = Path(out).absolute()
@@ -70,12 +77,27 @@ def export(
     exporter = EXPORTERS.get(format_)
     if exporter is None:
         raise UserError(f"Unknown format '{format_}'; expected one of: {', '.join(EXPORTERS)}.")
-    if options.cases is not None and not exporter.selects_cases:
+    _reject_unused_options(format_, exporter, options)
+    return exporter.write(project, out, options, on_progress, on_note)
+
+
+def _reject_unused_options(format_: str, exporter: Exporter, options: ExportOptions) -> None:
+    """Reject options without effect, so that nobody relies on them."""
+    if options.cases is not None and "cases" not in exporter.options:
         raise UserError(
             f"The format {format_} exports the whole project and cannot be limited to cases. Omit "
             "the list of cases, or choose another format."
         )
-    return exporter.write(project, out, options, on_progress, on_note)
+    unused = [
+        f"--{OPTION_NAMES.get(field.name, field.name.replace('_', '-'))}"
+        for field in fields(options)
+        if field.name not in exporter.options and getattr(options, field.name) != field.default
+    ]
+    if unused:
+        raise UserError(
+            f"The format {format_} does not use {' and '.join(unused)}. Omit it, or choose another "
+            "format."
+        )
 
 
 def _export_masks(
@@ -143,17 +165,22 @@ def _export_report(
 
 
 EXPORTERS: dict[str, Exporter] = {
-    "nifti": Exporter("one mask per case (NIfTI)", partial(_export_masks, format_="nifti")),
-    "nrrd": Exporter("one mask per case (NRRD)", partial(_export_masks, format_="nrrd")),
+    "nifti": Exporter(
+        "one mask per case (NIfTI)", partial(_export_masks, format_="nifti"), MASK_OPTIONS
+    ),
+    "nrrd": Exporter(
+        "one mask per case (NRRD)", partial(_export_masks, format_="nrrd"), MASK_OPTIONS
+    ),
     "dicom-seg": Exporter(
         "one DICOM segmentation (SEG) per case",
         partial(_export_masks, format_="dicom-seg"),
+        DICOM_OPTIONS,
     ),
-    "nnunet": Exporter("nnU-Net raw dataset", _export_nnunet, selects_cases=False),
-    "monai-bundle": Exporter(
-        "trained model as a MONAI bundle", _export_bundle, selects_cases=False
+    "nnunet": Exporter("nnU-Net raw dataset", _export_nnunet, frozenset({"dataset_id"})),
+    "monai-bundle": Exporter("trained model as a MONAI bundle", _export_bundle, frozenset({"run"})),
+    "report": Exporter(
+        "report (HTML) and table of results (CSV)", _export_report, frozenset({"run", "cases"})
     ),
-    "report": Exporter("report (HTML) and table of results (CSV)", _export_report),
 }
 FORMATS = {name: exporter.description for name, exporter in EXPORTERS.items()}
 

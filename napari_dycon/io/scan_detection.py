@@ -1,16 +1,18 @@
-"""Detection of scans where masks are expected."""
+"""Detection of scans where masks are expected, and of masks where scans are."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from napari_dycon.core.types import Array, LabelArray
+from napari_dycon.core.types import UNANNOTATED, Array, LabelArray
 
 # Neighboring voxels of a structure have the same value, those of a scan rarely do: noise. With few
 # values this says nothing.
 MIN_VALUES = 25
 MIN_AGREEMENT = 0.5
 MAX_EXAMPLES = 3
+MAX_MASK_VALUES = 8  # scans have more
+N_SAMPLES = 100_000  # of the voxels of a scan
 
 
 def describe_scan_values(array: Array) -> str | None:
@@ -43,3 +45,14 @@ def describe_scan_texture(mask: LabelArray) -> str | None:
     middle = len(values) // 2
     examples = ", ".join(str(int(value)) for value in values[middle : middle + MAX_EXAMPLES])
     return f"{len(values)} distinct values, such as {examples}, that change from voxel to voxel"
+
+
+def describe_mask_values(array: Array) -> str | None:
+    """Describe an array with a few whole numbers from 0 on, as masks have; ``None`` for a scan."""
+    voxels = array.reshape(-1)
+    values = np.unique(voxels[:: max(voxels.size // N_SAMPLES, 1)])
+    if not 1 < len(values) <= MAX_MASK_VALUES or values[0] != 0:
+        return None
+    if not np.array_equal(values, np.rint(values)) or values[-1] > UNANNOTATED:
+        return None
+    return f"only the values {', '.join(f'{value:g}' for value in values)}"

@@ -27,7 +27,7 @@ def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -
         raise LabelError(
             f"{description} contains the unknown class {unknown}; "
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
-            "project, or correct the label."
+            "project (with new: name it in --classes), or correct the label."
         )
 
 

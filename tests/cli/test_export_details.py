@@ -39,3 +39,34 @@ def test_a_report_names_its_files(run: Run, project: Project, tmp_path: Path) ->
         f"Wrote {tmp_path / 'r' / 'cases.csv'}",
     ]
     assert "report.html describes 6 cases; cases.csv has the numbers." in err
+
+
+def test_options_without_effect_are_refused(run: Run, project: Project, tmp_path: Path) -> None:
+    for format_, arguments, words in (
+        ("nnunet", ["--source", "predictions"], "nnunet does not use --source."),
+        ("nnunet", ["--run", "1", "--uncertainty"], "does not use --run and --uncertainty."),
+        ("nnunet", ["--cases", "scan-0"], "cannot be limited to cases"),
+        ("report", ["--dataset-id", "3"], "report does not use --dataset-id."),
+        ("monai-bundle", ["--include-unreviewed"], "does not use --include-unreviewed."),
+        ("nifti", ["--dicom-code", "box=Liver"], "nifti does not use --dicom-code."),
+        ("nrrd", ["--keep-identity"], "nrrd does not use --keep-identity."),
+    ):
+        out = tmp_path / format_
+        code, _, err = run("export", project.path, "--format", format_, "--out", out, *arguments)
+        assert code == 2
+        assert words in err
+        assert not out.exists()
+
+
+def test_the_network_of_a_bundle_is_described(run: Run, project: Project, tmp_path: Path) -> None:
+    for n_steps in (6, 2):
+        train = ("train", project.path, "--steps", n_steps, "--device", "cpu")
+        settings = ("batch.patch_size=[16,16,16]", "network.filters=[4,8,8]")
+        assert run(*train, *(part for one in settings for part in ("--set", one)))[0] == 0
+    arguments = ("export", project.path, "--format", "monai-bundle", "--out")
+    code, _, err = run(*arguments, tmp_path / "a")
+    assert code == 0
+    assert "Run 002-dycon, the newest: 2 steps" in err
+    assert "a network has hardly learned: expect poor predictions." in err
+    assert "to use it, give --run 001-dycon." in err
+    assert "Run 001-dycon: 6 steps" in run(*arguments, tmp_path / "b", "--run", "001-dycon")[2]

@@ -37,7 +37,8 @@ def test_a_complete_run_is_resumed_with_a_larger_limit_only(run: Run, project: P
     assert code == 0
     assert "use --resume 001-dycon with larger --steps." in err
     resume = ("train", project.path, "--resume", "001-dycon")
-    for arguments in ((), ("--steps", 2), ("--steps", 1, "--time-limit", "1h")):
+    assert run(*resume)[0] == 0  # a script that was interrupted after the training
+    for arguments in (("--steps", 2), ("--steps", 1, "--time-limit", "1h")):
         code, _, err = run(*resume, *arguments)
         assert code == 2
         assert "has taken 2 steps already" in err

@@ -101,7 +101,7 @@ def test_a_structure_in_only_one_of_label_and_prediction_is_marked(
     project.predictions.write(run.id, "scan-0", nothing.astype(np.uint8), nothing, nothing)
     page = read_page(write_report(project, tmp_path / "out", cases=["scan-0"]))
     (row,) = read_rows(tmp_path / "out")
-    assert (row["missed"], float(row["dice"]), row["prediction_ml"]) == ("1", 0.0, "0")
+    assert (row["missed"], float(row["dice"]), row["prediction_ml"]) == ("yes", 0.0, "0")
     assert "is in only one of label and prediction" in page.text
 
 

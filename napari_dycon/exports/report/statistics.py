@@ -281,7 +281,7 @@ def to_csv(statistics: Sequence[CaseStatistics]) -> str:
                     escape_formula(row.info.name),
                     row.info.value,
                     *(_format_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
-                    int(row.missed),
+                    "yes" if row.missed else "no",
                     _format_number(stats.score),
                     " ".join(stats.notes + ([ACCEPTED_NOTE] if stats.is_accepted else [])),
                 ]

@@ -43,9 +43,12 @@ def list_codes() -> tuple[Code, ...]:
 def search(text: str) -> list[Code]:
     """Find terms that contain every word of a text, in any order and case; the best first.
 
+    The code of a term finds it as well.
     Matches of whole names come first, then of beginnings of names, of beginnings of words, and of
     other positions; an empty text matches all terms.
     """
+    if by_code := [code for code in list_codes() if code.value == text.strip()]:
+        return by_code
     query = " ".join(_split_words(text))
     ranked = [(_rank(code, query), code) for code in list_codes()]
     matches = [(rank, code) for rank, code in ranked if rank is not None]

@@ -19,7 +19,7 @@ from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.types import Array, ItemProgressCallback
 from napari_dycon.core.wording import format_count
 from napari_dycon.errors import BusyError, LabelError, ProjectError, UserError
-from napari_dycon.io.scan_detection import MIN_VALUES, describe_scan_texture
+from napari_dycon.io.scan_detection import MIN_VALUES, describe_mask_values, describe_scan_texture
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
@@ -141,7 +141,10 @@ def load_new_cases(
                 known[key] = case_id
                 taken_ids.add(case_id.lower())
                 if on_note:
-                    for text in (*volume.notes, *_describe_removed(scan, removed_ids.get(key))):
+                    removed = _describe_removed(scan, removed_ids.get(key))
+                    # One scan of a folder of masks is enough.
+                    masks = _describe_mask(scan, volume) if len(new_cases) == 1 else []
+                    for text in (*volume.notes, *removed, *masks):
                         on_note(text)
         if progress:
             progress(number, len(scans), case_id)
@@ -228,6 +231,14 @@ def _describe_removed(scan: Scan, removed_id: str | None) -> list[str]:
         f"{scan.name} was removed from this project earlier. Its label was kept: to get it back, "
         f"remove the new case and restore {removed_id} with Add… > Restore removed case…"
     ]
+
+
+def _describe_mask(scan: Scan, volume: Volume) -> list[str]:
+    """Describe a scan that looks like a mask."""
+    found = describe_mask_values(volume.array)
+    if found is None:
+        return []
+    return [f"{scan.name} has {found}, like a mask. Check that this is the folder of the scans."]
 
 
 def _existing_labels(folder: Path) -> set[str]:

@@ -169,15 +169,16 @@ def _list_scan_files(folder: Path, kind: str) -> list[Path]:
 def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
     """Sort scans by name; raises if there are none or two have the same name."""
     if not scans:
+        content = "labels" if kind == "labels" else "scans"
         nested = next((path for path in find_files(folder) if io.is_scan(path)), None)
         if nested is not None:
             raise UserError(
-                f"The folder {folder} (for the {kind}) contains no scans, but subfolders do,"
-                f" such as {nested.relative_to(folder)}. Choose the folder of the scans; if "
+                f"The folder {folder} (for the {kind}) contains no {content}, but subfolders do,"
+                f" such as {nested.relative_to(folder)}. Choose the folder of the {content}; if "
                 "each patient has a folder, name the channels (with new: --channels t1,flair)."
             )
         raise UserError(
-            f"The folder {folder} (for the {kind}) contains no scans; expected "
+            f"The folder {folder} (for the {kind}) contains no {content}; expected "
             "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
         )
     scans.sort(key=lambda scan: scan.name)

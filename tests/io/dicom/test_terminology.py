@@ -72,6 +72,10 @@ def test_search_ranks_the_best_match_first(text: str, first: str) -> None:
     assert search(text)[0].meaning == first
 
 
+def test_search_finds_a_code() -> None:
+    assert [code.meaning for code in search(" 10200004 ")] == ["Liver"]
+
+
 def test_search_matches_every_word() -> None:
     assert search("") == list(list_codes())
     assert search("left banana") == []

@@ -1,4 +1,4 @@
-"""A scan is not imported as a label; a label of very many structures is."""
+"""Scans are not imported as labels, labels of very many structures are; masks as scans are told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
 
-from napari_dycon.errors import LabelError
+from napari_dycon.errors import LabelError, UserError
 from napari_dycon.project.importing.create_project import create_project
 
 SHAPE = (24, 24, 24)
@@ -43,6 +43,23 @@ def test_labels_of_many_structures_are_imported(n_structures: int, tmp_path: Pat
     save_nifti(tmp_path / "labels" / "a.nii.gz", label)
     project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     assert len(project.classes) == len(np.unique(label)) - 1
+
+
+def test_a_mask_in_place_of_a_scan_is_told(tmp_path: Path) -> None:
+    mask = make_parcellation(45)
+    for name in ("a", "b"):
+        save_nifti(tmp_path / "masks" / f"{name}.nii.gz", (mask % 3).astype(np.float32))
+        save_nifti(tmp_path / "scans" / f"{name}.nii.gz", mask.astype(np.float32))
+    notes: list[str] = []
+    create_project(tmp_path / "p", tmp_path / "masks", on_note=notes.append)
+    assert notes == [
+        "a has only the values 0, 1, 2, like a mask. Check that this is the folder of the scans."
+    ]
+    create_project(tmp_path / "q", tmp_path / "scans", on_note=notes.append)
+    assert len(notes) == 1
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="contains no labels; expected"):
+        create_project(tmp_path / "r", tmp_path / "scans", tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["hippocampus", "left-atrium"])
