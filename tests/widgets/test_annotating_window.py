@@ -83,8 +83,8 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(example_pane
     assert view.label[6, 20, 2] == 1
 
 
-def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(example_panel: Any, qtbot: Any) -> None:
-    _, panel = example_panel
+def test_a_label_that_was_accepted_by_brush_is_no_drawn_one(opened_panel: Any, qtbot: Any) -> None:
+    _, panel = opened_panel
     session, label = panel.session, panel.layers.find_layer("label")
     project, case = session.project, session.case
 
@@ -364,3 +364,30 @@ def test_the_head_is_at_the_top_of_every_view(example_panel: Any) -> None:
         assert str(camera.orientation2d[0]) == "up"
     viewer.dims.order = (0, 1, 2)
     assert str(camera.orientation2d[0]) == "down"
+
+
+def test_slices_and_window_of_a_case_are_as_they_were_left(example_panel: Any, qtbot: Any) -> None:
+    viewer, panel = example_panel
+    session, window = panel.session, panel.layers.intensity_window
+
+    def show(case_id: str) -> None:
+        session.show_case(case_id)
+        qtbot.waitUntil(lambda: session.case.id == case_id, timeout=20_000)
+        qtbot.waitUntil(lambda: not panel.layers._deferred_steps._steps, timeout=20_000)
+
+    center = tuple(viewer.dims.current_step)
+    panel.layers.go_to_slice(5, 0)
+    window.set_range(60, 180)
+    place = tuple(viewer.dims.current_step)
+    show("scan-4")
+    assert tuple(viewer.dims.current_step) == center != place
+    assert window.range != (60, 180)
+    assert window.preset == "Automatic"
+    show("scan-3")
+    assert tuple(viewer.dims.current_step) == place
+    assert window.range == (60, 180)
+    window.choose_preset("Automatic")
+    automatic = window.range
+    show("scan-4")
+    show("scan-3")
+    assert window.range == automatic

@@ -96,7 +96,7 @@ def test_the_color_bar_tells_from_where_the_map_is_shown(panel: Any) -> None:
     assert bar._list_ticks() == [0.0, 0.97]
     assert "0.97" in bar.toolTip()
     assert bar.note_label.isVisibleTo(panel.review)
-    assert bar.note_label.visible_text() == "0.30 → 0.97: highest 10 % shown"  # all of it fits
+    assert bar.note_label.visible_text() == "Shown from 0.97: the highest 10 %"  # all of it fits
     case.display_thresholds = {}
     panel.review.overlay_controls.threshold.setValue(0.05)
     assert bar._list_ticks() == [0.0, 1.0]

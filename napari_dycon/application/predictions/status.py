@@ -16,6 +16,7 @@ from napari_dycon.project.runs.events import (
 )
 
 NEXT_TEXT = "Next: review the uncertain regions (N)."
+EMPTY_NEXT_TEXT = "Next: label more cases, or train longer."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class PredictionStatus:
     cases : cases to predict
     progress : latest progress; ``None`` before the first
     predicted, skipped : cases that are done, and those that could not be predicted
+    empty : predicted cases in which no structure was found
     preliminary : cases with a preliminary prediction, until they are done
     is_canceling : whether the user has canceled it
     names : names shown for the cases, by id
@@ -38,6 +40,7 @@ class PredictionStatus:
     progress: PredictionProgressEvent | None = None
     predicted: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
     preliminary: tuple[str, ...] = ()
     is_canceling: bool = False
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -69,6 +72,7 @@ def apply_event(status: PredictionStatus, event: Event) -> PredictionStatus:
             return dataclasses.replace(
                 status,
                 predicted=(*status.predicted, event.case),
+                empty=(*status.empty, *([event.case] if not any(event.volume_ml.values()) else [])),
                 preliminary=tuple(case for case in status.preliminary if case != event.case),
             )
         case SkippedEvent():
@@ -131,7 +135,21 @@ def describe_result(status: PredictionStatus, seconds: float) -> str:
             name = status.get_name(status.preliminary[0])
             text += f" The prediction of {name} is still preliminary."
         return text
-    return f"{describe_updated(status)} in {format_elapsed(seconds)}. {NEXT_TEXT}"
+    text = f"{describe_updated(status)} in {format_elapsed(seconds)}. "
+    if status.empty:
+        text += describe_empty(status) + " "
+    return text + (NEXT_TEXT if len(status.empty) < n_cases else EMPTY_NEXT_TEXT)
+
+
+def describe_empty(status: PredictionStatus) -> str:
+    """Say in which of the predicted scans no structure was found."""
+    if len(status.cases) == 1:
+        return "No structure was found in it."
+    if len(status.empty) == len(status.cases):
+        return "No structure was found in any of them."
+    if len(status.empty) == 1:
+        return f"No structure was found in {status.get_name(status.empty[0])}."
+    return f"No structure was found in {len(status.empty)} of them."
 
 
 def describe_updated(status: PredictionStatus) -> str:

@@ -15,6 +15,7 @@ from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.window.folding import make_collapsible
 
 SPACING_PX = 4
+UNFOLD_MARGIN_PX = 40  # so that small changes, as of a theme, do not unfold them
 SCROLLED_PX = 70  # of unfolded tools that may need scrolling
 TOOLS_TITLE = "Interpolate, grow, clean up"
 
@@ -44,6 +45,7 @@ class AnnotateSection(QWidget):
         self.collapsible.toggled.connect(self._on_toggled)
         session.annotation.proposal_changed.connect(self._show_proposal_buttons)
         self._is_folding = False
+        self._has_decided = False  # whether the tools fit
         self._is_chosen = False  # the user folded or unfolded the tools
         self._viewport: QWidget | None = None
 
@@ -90,7 +92,10 @@ class AnnotateSection(QWidget):
         needed = self.minimumSizeHint().height()
         if not is_expanded:
             needed += self.tools.sizeHint().height()
+        if not is_expanded and self._has_decided:
+            needed += UNFOLD_MARGIN_PX
         fits = self._viewport.height() + SCROLLED_PX >= needed
+        self._has_decided = True
         if fits != is_expanded:
             self._is_folding = True
             if fits:

@@ -31,6 +31,7 @@ from napari_dycon.widgets.layers.readout import describe_voxel
 from napari_dycon.widgets.layers.roi_layer import RoiController
 
 AUTOSAVE_MS = 1000
+CaseKey = tuple[str, str, tuple[int, ...]]  # folder of the project, id, and size of the scan
 
 
 class CaseLayers(PaintedLayers):
@@ -59,6 +60,9 @@ class CaseLayers(PaintedLayers):
         for signal, slot in self._connections:
             signal.connect(slot)
         self._deferred_steps = DeferredSteps(self)
+        # Where the user was in each case, in mm, by project and case.
+        self._positions: dict[CaseKey, tuple[float, ...]] = {}
+        self._shown_key: CaseKey | None = None
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(session.save_label)
         self._autosave_timer.start(AUTOSAVE_MS)
@@ -141,6 +145,8 @@ class CaseLayers(PaintedLayers):
 
     def _show_case(self, case: ActiveCase | None) -> None:
         self.cancel_click()  # it was meant for the case before
+        self._remember_position()
+        self._shown_key = None if case is None else self._make_key(case)
         if case is None:
             self._deactivate_brush()
         with self.suppress_events():
@@ -180,11 +186,22 @@ class CaseLayers(PaintedLayers):
             label.limits.reference_label = case.prediction  # the brush copies what is shown
         self._deferred_steps.add(self.overlays.prediction_steps)
 
+    def _make_key(self, case: ActiveCase) -> CaseKey:
+        project = self.session.project
+        return "" if project is None else str(project.path), case.id, case.image.shape
+
+    def _remember_position(self) -> None:
+        """Keep the slices of the case that is left, unless it was not placed yet."""
+        is_placed = not self._deferred_steps.is_pending(self._center_on_case)
+        if self._shown_key is not None and is_placed and self.find_layer("label") is not None:
+            self._positions[self._shown_key] = tuple(self.viewer.dims.point)
+
     def _center_on_case(self) -> None:
-        if (case := self.session.case) is not None:
-            self._move_to(
-                [n * s / 2 for n, s in zip(case.image.shape, case.image.spacing_mm, strict=True)]
-            )
+        """Show the slices that were shown when the case was left, or the center."""
+        if (case := self.session.case) is None:
+            return
+        center = [n * s / 2 for n, s in zip(case.image.shape, case.image.spacing_mm, strict=True)]
+        self._move_to(self._positions.get(self._make_key(case), center))
 
     def _add_layers(self, case: ActiveCase) -> None:
         for index in reversed(range(case.image.channels)):

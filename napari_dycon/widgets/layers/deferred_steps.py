@@ -32,6 +32,10 @@ class DeferredSteps(QObject):
         self._steps.extend([step for step in steps if step not in self._steps])
         self._timer.start()
 
+    def is_pending(self, step: Callable[[], object]) -> bool:
+        """Whether a step has not run yet."""
+        return step in self._steps
+
     def skip(self, step: Callable[[], object]) -> None:
         """Drop a step if it is still pending."""
         if step in self._steps:

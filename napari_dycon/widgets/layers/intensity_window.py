@@ -20,7 +20,8 @@ class IntensityWindow(QObject):
     """Display range of the visible channel.
 
     A preset that the user chooses for CT stays for later cases. Other scans have arbitrary
-    intensities, so each case starts with its automatic range.
+    intensities, so each case starts with its automatic range. A range that the user sets stays for
+    that scan.
     """
 
     changed = Signal()  # range, preset or channel
@@ -31,6 +32,8 @@ class IntensityWindow(QObject):
         self._ct_preset: str | None = None  # chosen by the user
         self.preset = AUTOMATIC
         self._is_applying = False
+        # Set by the user, by channel, for each scan.
+        self._custom: dict[tuple[str, str], dict[int, Range]] = {}
 
     def preset_names(self) -> list[str]:
         """Presets for the active case."""
@@ -43,9 +46,25 @@ class IntensityWindow(QObject):
         self.preset = AUTOMATIC
         if case.is_ct:
             self.preset = self._ct_preset or ("Brain" if case.is_head else "Soft tissue")
+        if self._custom.get(self._make_key(case)):
+            self.preset = CUSTOM
+
+    def _make_key(self, case: ActiveCase) -> tuple[str, str]:
+        project = self._layers.session.project
+        return "" if project is None else str(project.path), case.id
+
+    def _use_custom(self) -> None:
+        """Keep the range of the visible channel as the one that the user set."""
+        case, shown = self._layers.session.case, self.range
+        self.preset = CUSTOM
+        if case is not None and shown is not None:
+            self._custom.setdefault(self._make_key(case), {})[self.channel] = shown
 
     def get_range(self, case: ActiveCase, index: int) -> Range:
         """Return the range of a channel under the current preset."""
+        custom = self._custom.get(self._make_key(case), {})
+        if self.preset == CUSTOM and index in custom:
+            return custom[index]
         if case.is_ct and self.preset in CT_WINDOWS:
             return CT_WINDOWS[self.preset]
         statistics = case.statistics[index]
@@ -57,6 +76,7 @@ class IntensityWindow(QObject):
         if case is None or name not in self.preset_names():
             return
         self.preset = name
+        self._custom.pop(self._make_key(case), None)
         if case.is_ct:
             self._ct_preset = name
         layers = self._layers.find_layers("image")
@@ -123,8 +143,8 @@ class IntensityWindow(QObject):
             return
         full_low, full_high = case.statistics[self.channel].full
         high = max(high, low + MIN_WIDTH_FRACTION * (full_high - full_low))
-        self.preset = CUSTOM
         self.apply(layer, (low, high))
+        self._use_custom()
         self.changed.emit()
 
     def watch(self, layer: Image) -> None:
@@ -147,5 +167,5 @@ class IntensityWindow(QObject):
         if self._is_applying or self._layers.is_suppressed:
             return
         if event.type == "contrast_limits" and event.source is self.find_layer():
-            self.preset = CUSTOM
+            self._use_custom()
         self.changed.emit()

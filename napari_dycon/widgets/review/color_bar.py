@@ -21,7 +21,7 @@ BAR_HEIGHT_PX = 10
 MARGIN_PX = 12  # so that the outer numbers fit
 N_STOPS = 33
 MIN_MIDDLE_TICK, MAX_MIDDLE_TICK = 0.12, 0.88  # numbers nearer to an end would overlap its number
-RAISED_TEXT = "{threshold:.2f} → {low:.2f}: highest {percent:.0f} % shown"
+RAISED_TEXT = "Shown from {low:.2f}: the highest {percent:.0f} %"
 RAISED_TIP = (
     "Much of this scan is uncertain. Only values from {low:.2f} are shown and searched for "
     "uncertain regions, not all above the threshold"
@@ -114,9 +114,7 @@ class ColorBar(QWidget):
         text = RAISED_TEXT if is_raised else SHOWN_TEXT
         case = self._session.case
         has_map = case is not None and getattr(case, self.role) is not None
-        self.note_label.set_text(
-            text.format(threshold=threshold, low=low, percent=percent) if has_map else ""
-        )
+        self.note_label.set_text(text.format(low=low, percent=percent) if has_map else "")
         tip = RAISED_TIP.format(low=low) if is_raised else ""
         self.setToolTip(tip)
         self.note_label.setToolTip(tip)

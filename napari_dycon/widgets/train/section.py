@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
 
 from napari_dycon.application.activities import Activities
 from napari_dycon.application.training.status import RunStatus, describe_dice
-from napari_dycon.core.durations import format_duration
+from napari_dycon.core.durations import format_elapsed
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.wording import METHOD_NAMES
 from napari_dycon.engine.config import TrainConfig, make_config
@@ -316,7 +316,7 @@ class TrainSection(QWidget):
     def _show_outcome(self, event: Event) -> None:
         if isinstance(event, (FinishedEvent, StoppedEvent)):
             text = (
-                f"{event.event.capitalize()} after {format_duration(event.elapsed_s)}, "
+                f"{event.event.capitalize()} after {format_elapsed(event.elapsed_s)}, "
                 f"{event.step} steps."
             )
             if event.dice is not None:

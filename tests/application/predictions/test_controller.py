@@ -201,9 +201,25 @@ def test_results_in_words() -> None:
     )
     canceled = dataclasses.replace(status, is_canceling=True)
     assert describe_result(canceled, 3) == "Predictions of 1 of 3 scans updated; canceled."
-    one = apply_event(PredictionStatus("r", ("LA_006",)), PredictedEvent(case="LA_006"))
+    found = PredictedEvent(case="LA_006", volume_ml={"1": 80.5})
+    one = apply_event(PredictionStatus("r", ("LA_006",)), found)
     assert describe_result(one, 100.2) == (
         "Prediction of LA_006 updated in 1 min 40 s. Next: review the uncertain regions (N)."
+    )
+
+
+def test_an_empty_prediction_is_announced_as_empty() -> None:
+    one = apply_event(PredictionStatus("r", ("LA_006",)), PredictedEvent(case="LA_006"))
+    assert describe_result(one, 9) == (
+        "Prediction of LA_006 updated in 9 s. No structure was found in it. "
+        "Next: label more cases, or train longer."
+    )
+    status = PredictionStatus("r", ("a", "b", "c"), names={"b": "Baseline"})
+    for case, volume in (("a", {"1": 3.0}), ("b", {}), ("c", {"1": 0.5})):
+        status = apply_event(status, PredictedEvent(case=case, volume_ml=volume))
+    assert describe_result(status, 9) == (
+        "Predictions of 3 scans updated in 9 s. No structure was found in Baseline. "
+        "Next: review the uncertain regions (N)."
     )
 
 
