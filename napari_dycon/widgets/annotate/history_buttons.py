@@ -8,7 +8,7 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.edit_history import describe_edit
-from napari_dycon.widgets.layers.napari_internals import LabelEdit
+from napari_dycon.widgets.layers.napari_layers import LabelEdit
 from napari_dycon.widgets.window.helpers import make_button, set_enabled
 
 BUTTON_PX = 28

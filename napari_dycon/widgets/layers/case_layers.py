@@ -24,7 +24,7 @@ from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.intensity_window import IntensityWindow
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.napari_internals import CaseImage
+from napari_dycon.widgets.layers.napari_layers import CaseImage
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
 from napari_dycon.widgets.layers.readout import describe_voxel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.widgets.layers.napari_internals import LabelEdit
+from napari_dycon.widgets.layers.napari_layers import LabelEdit
 
 SEVERAL_TEXT = "label edit"
 

@@ -17,7 +17,7 @@ from napari_dycon.widgets.layers.colormaps import (
     find_background_dots,
     find_outline_values,
 )
-from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels, find_borders
+from napari_dycon.widgets.layers.napari_layers import ExtensibleLabels, find_borders
 
 MAX_VALUE = 255
 DASH_VOXELS = 4  # of the outline of a prediction

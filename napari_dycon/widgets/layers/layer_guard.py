@@ -14,7 +14,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.widgets.layers.layer_stack import METADATA_KEY, LayerStack
-from napari_dycon.widgets.layers.napari_internals import set_locked
+from napari_dycon.widgets.layers.napari_layers import set_locked
 
 KEPT_ROLES = ("image", "label")
 TRANSFORM_EVENTS = ("scale", "translate", "rotate", "shear", "affine")

@@ -23,7 +23,7 @@ from napari_dycon.widgets.layers.colormaps import (
 )
 from napari_dycon.widgets.layers.label_layer import PredictedLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack
-from napari_dycon.widgets.layers.napari_internals import omit_drawing_visuals
+from napari_dycon.widgets.layers.napari_layers import omit_drawing_visuals
 from napari_dycon.widgets.window.preferences import get_preferences
 
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}

@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, QTimer
 from napari_dycon.application.hotspots import RADIUS_MM
 from napari_dycon.core.types import Array, Box
 from napari_dycon.widgets.layers.layer_stack import LayerStack
-from napari_dycon.widgets.layers.napari_internals import omit_drawing_visuals
+from napari_dycon.widgets.layers.napari_layers import omit_drawing_visuals
 
 SHOWN_MS = 2000
 COLOR = (1.0, 0.25, 1.0, 1.0)

@@ -19,7 +19,7 @@ from napari_dycon.annotation.regions import with_slice_extent
 from napari_dycon.core.types import Box
 from napari_dycon.errors import UserError
 from napari_dycon.widgets.layers.layer_stack import LayerStack
-from napari_dycon.widgets.layers.napari_internals import NapariTypeMixin
+from napari_dycon.widgets.layers.napari_layers import NapariTypeMixin
 from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.preferences import get_preferences
 

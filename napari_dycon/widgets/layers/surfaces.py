@@ -22,10 +22,8 @@ from napari_dycon.project.models import ClassInfo
 from napari_dycon.widgets.layers.camera import SolidCamera
 from napari_dycon.widgets.layers.colormaps import SURFACE_WHITENESS, lighten, shade
 from napari_dycon.widgets.layers.layer_stack import METADATA_KEY, LayerStack
-from napari_dycon.widgets.layers.napari_internals import (
-    StructureSurface,
-    connect_before_napari,
-)
+from napari_dycon.widgets.layers.napari_internals import connect_before_napari
+from napari_dycon.widgets.layers.napari_layers import StructureSurface
 from napari_dycon.widgets.layers.opengl import defer_deletions, is_software_renderer
 
 OVER_LABEL_OPACITY = 0.5  # of the prediction where the label is shown, too

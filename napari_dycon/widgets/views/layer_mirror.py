@@ -17,7 +17,7 @@ from napari.layers import Labels, Layer
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.napari_internals import (
+from napari_dycon.widgets.layers.napari_layers import (
     ExtensibleLabels,
     StructureSurface,
     omit_drawing_visuals,

@@ -9,7 +9,7 @@ import pytest
 
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.widgets.layers.edit_history import describe_edit
-from napari_dycon.widgets.layers.napari_internals import LabelEdit
+from napari_dycon.widgets.layers.napari_layers import LabelEdit
 
 BOX = (slice(4, 5), slice(2, 9), slice(0, 3))
 

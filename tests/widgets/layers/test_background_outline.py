@@ -13,7 +13,7 @@ from napari_dycon.widgets.layers.colormaps import (
     find_background_dots,
 )
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.napari_internals import find_borders
+from napari_dycon.widgets.layers.napari_layers import find_borders
 
 
 def make_layer(label: np.ndarray, names: list[str]) -> CaseLabels:
