@@ -15,6 +15,7 @@ from napari_dycon.cli.console import (
     print_status,
     stderr_console,
 )
+from napari_dycon.project.case_counts import CaseCounts
 from napari_dycon.project.runs.events import (
     Event,
     FinishedEvent,
@@ -151,8 +152,8 @@ def _describe_event(event: Event, run: str, counts: str) -> str | None:
     """Describe an event that is printed on its own line; ``None`` for other events."""
     match event:
         case StartedEvent():
-            validation = f"{event.validation} validation, " if event.validation else ""
-            cases = counts or (f"{event.labeled} labeled, {validation}{event.unlabeled} unlabeled")
+            run_cases = CaseCounts(event.labeled, event.validation, unlabeled=event.unlabeled)
+            cases = counts or run_cases.describe()
             return f"Run {event.run}: {cases}; {event.device_reason}, {event.precision}"
         case ValidationEvent():
             dice = (

@@ -35,14 +35,15 @@ class CaseCounts:
         return f"{self.labeled + self.validation} of {self.total} labeled"
 
     def describe(self) -> str:
-        """Describe the counts, as in "3 labeled, 1 validation, 2 in progress, 6 unlabeled"."""
+        """Describe the counts: "3 labeled for training, 1 for validation, 6 unlabeled"."""
+        labeled = "labeled for training" if self.validation else "labeled"
         counts = (
-            (self.labeled, "labeled"),
-            (self.validation, "validation"),
+            (self.labeled, labeled),
+            (self.validation, "for validation"),
             (self.in_progress, "in progress"),
             (self.unlabeled, "unlabeled"),
         )
-        return ", ".join(f"{n} {word}" for n, word in counts if n or word == "labeled")
+        return ", ".join(f"{n} {word}" for n, word in counts if n or word == labeled)
 
 
 def count_cases(cases: Iterable[Case]) -> CaseCounts:

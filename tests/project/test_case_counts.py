@@ -15,7 +15,7 @@ def prepare(project: Project) -> str:
     """Use one labeled case for validation, and mark another as in progress."""
     project.set_split("scan-1", "validation")
     project.set_status("scan-2", Status.IN_PROGRESS)
-    return "1 labeled, 1 validation, 1 in progress, 3 unlabeled"
+    return "1 labeled for training, 1 for validation, 1 in progress, 3 unlabeled"
 
 
 def test_every_case_is_counted_once(project: Project) -> None:
@@ -39,6 +39,9 @@ def test_the_commands_use_the_same_words(
     assert (code, text in " ".join(out.split())) == (0, True)
     code, out, _ = run("cases", project.path, "--json")
     assert '"counts": {"labeled": 1, "validation": 1, "in_progress": 1, "unlabeled": 3}' in out
-    settings = [f"--set={name}={value}" for name, value in TINY.items() if name != "steps"]
-    code, _, err = run("train", project.path, "--steps", 1, "--method", "supervised", *settings)
+    options = ["--steps", 1, "--device", "cpu", "--method", "supervised"]
+    settings = [
+        f"--set={name}={value}" for name, value in TINY.items() if name not in {"steps", "device"}
+    ]
+    code, _, err = run("train", project.path, *options, *settings)
     assert (code, text in " ".join(err.split())) == (0, True), err

@@ -110,6 +110,7 @@ class LinkedViews(QObject):
                     self._session.label_saved,
                     self._session.prediction_changed,
                     self._session.state.edit_undone,
+                    layers.history_changed,
                 )
             ),
         )

@@ -157,7 +157,12 @@ def test_the_description_follows_edits(gestures: Gestures) -> None:
     assert "not annotated" in axial.readout
     gestures.session.fill_background(z)
     assert "background" in axial.readout
-    gestures.panel.layers.find_layer("label").undo()
+    label = gestures.panel.layers.find_layer("label")
+    label.paint((z, 6, 7), 1)
+    assert "box" in axial.readout  # at once, not when the label is saved
+    label.undo()
+    assert "background" in axial.readout
+    label.undo()
     assert "not annotated" in axial.readout
     gestures.views.show_side_views(False)  # a view that goes takes its description along
     gestures.views.gestures.update_description()
