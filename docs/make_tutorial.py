@@ -1,6 +1,6 @@
 """Make the pictures of ``tutorials/annotate-and-train.md`` by following it in the real window.
 
-``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py [--minutes 4] [--out DIR]``
+``xvfb-run -a -s "-screen 0 1920x1080x24" python docs/make_tutorial.py [--minutes 4] [--out DIR]``
 
 Scans are the built-in synthetic ones, so that the pictures are free to publish. The annotator is
 simulated with strokes along the true outlines. Pictures are written to ``docs/pictures/``, or to
@@ -31,6 +31,7 @@ from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 PICTURES = Path(__file__).with_name("pictures")
 WINDOW_SIZE = (1366, 768)
+LARGE_WINDOW_SIZE = (1600, 980)
 CASES, LABELED_CASES = 8, 2
 ANNOTATED_SLICES = 5
 
@@ -195,6 +196,18 @@ class Tutorial:
         self._panel.tabs.currentWidget().ensureWidgetVisible(self._panel.review.next_region_button)
         settle(1)  # the circle around the region is hidden after two seconds
         self._save_picture("06-uncertain")
+        self._show_large_window()
+
+    def _show_large_window(self) -> None:
+        """Show the three views, as on a large screen."""
+        self._viewer.window.resize(*LARGE_WINDOW_SIZE)
+        settle(3)
+        self._panel.review.previous_region_button.click()
+        self._panel.review.next_region_button.click()
+        settle(1)
+        self._save_picture("window")
+        self._viewer.window.resize(*WINDOW_SIZE)
+        settle(3)
 
     def _correct_prediction(self) -> None:
         """Accept the prediction, and correct the slice with the largest error."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from helpers.nifti_files import save_nifti
 from napari_dycon.exports.options import ExportOptions
-from napari_dycon.exports.registry import export
+from napari_dycon.exports.registry import EXPORTERS, export
 from napari_dycon.io import scan_name
 from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.store import Project
@@ -119,10 +119,11 @@ def change(path: Path, notes: Path, first: int, scans: Path) -> None:
 def send_out(path: Path, notes: Path, first: int, out: Path) -> None:
     """Export a project in one format after the other, without an end."""
     project, log = Project.open(path), Notes(notes)
-    options = ExportOptions(include_partial=True, include_unreviewed=True)
+    all_masks = ExportOptions(include_partial=True, include_unreviewed=True)
     for number in range(first, 2**30):
         format_ = EXPORTS[number % len(EXPORTS)]
         whole = format_ in ("nnunet", "monai-bundle")  # new each time
         target = out / (f"{format_}-{number}" if whole else format_)
-        export(project, format_, target, options)
+        takes_masks = "include_partial" in EXPORTERS[format_].options
+        export(project, format_, target, all_masks if takes_masks else None)
         log.add(0, number)

@@ -127,4 +127,5 @@ def test_partially_matching_initial_weights_give_a_warning(project: Project) -> 
     assert f"Run {first} has a different network: only 60% of its weights match" in warned[0]
     project.add_class("another")  # other classes change the last layer alone
     same = make_tiny_config("supervised", steps=1, init_from=first)
-    assert not [e for e in train(project, same) if e.event == "warning"]
+    warned = [e.message for e in train(project, same) if e.event == "warning"]
+    assert not [message for message in warned if "network" in message]
