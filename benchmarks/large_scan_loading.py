@@ -117,6 +117,8 @@ def measure(path: Path) -> None:
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
+    from napari_dycon.widgets.layers.napari_internals import get_qt_viewer
+
     viewer = napari.Viewer()
     viewer.window._qt_window.resize(1366, 768)
     small = np.random.default_rng(0).integers(0, 9, (9, 64, 64)).astype(np.int16)
@@ -142,7 +144,7 @@ def measure(path: Path) -> None:
     timer.start(TICK_MS)
     begun = time.perf_counter()
     (layer,) = viewer.open(path, plugin="napari-dycon")
-    viewer.window._qt_viewer.canvas.native.repaint()  # draw now
+    get_qt_viewer(viewer).canvas.native.repaint()  # draw now
     QApplication.processEvents()
     drawn = time.perf_counter()
     ticks.append(drawn)

@@ -42,6 +42,7 @@ from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
+from napari_dycon.widgets.layers.napari_internals import get_qt_viewer
 
 VERSIONS = ("napari-dycon", "napari", "PyQt5", "numpy", "torch", "vispy")
 TINY: dict[str, Any] = {
@@ -211,7 +212,7 @@ def _measure_showing_case(
     start, worked = time.perf_counter(), time.process_time()
     session.show_case(case)
     wait(lambda: session.case is not None and session.case.id == case)
-    panel.viewer.window._qt_viewer.canvas.native.repaint()  # draw now
+    get_qt_viewer(panel.viewer).canvas.native.repaint()  # draw now
     drawn = ms_since(start)
     processor = round(1000 * (time.process_time() - worked), 1)
     wait(lambda: not session.case.is_prediction_pending)

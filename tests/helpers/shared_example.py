@@ -17,6 +17,7 @@ from helpers.example_window import (
     reset_window,
     wait_until,
 )
+from napari_dycon.application.intensity_windows import AUTOMATIC
 from napari_dycon.project.store import Project
 
 
@@ -50,6 +51,7 @@ class SharedExample:
         """Show scan-3, as after opening it, without a tool."""
         if self._state is not None:
             self._restore_window(qtbot)
+            reset_controls(self.panel, self._visible)
             self._restore_case(qtbot)
         if self._state is None or self._describe() != self._state:
             self.close()
@@ -60,7 +62,6 @@ class SharedExample:
             project, case = self.panel.session.project, self.panel.session.case
             self._case = project.path, case.id, project.get_case(case.id).status
             self._label = case.label.copy()
-            self._window = self.panel.layers.intensity_window.range
         self._restore()
         qtbot.wait(50)
 
@@ -106,6 +107,10 @@ class SharedExample:
             self.viewer.dims.ndisplay = 2
             main_window.resize(*WINDOW_SIZE)
             qtbot.wait(300)  # surfaces go, and views are arranged
+        views = self.panel.canvas_area.views
+        if views.has_side_views != self._has_side_views:
+            views.show_side_views(self._has_side_views)
+            qtbot.wait(300)
 
     def _restore_case(self, qtbot: Any) -> None:
         """Return to the case, with its label and status."""
@@ -146,7 +151,7 @@ class SharedExample:
         assert np.array_equal(session.case.label, self._label)
         self.panel.annotate.brush.select_value(1)
         label.mode = "pan_zoom"
-        layers.intensity_window.set_range(*self._window)
+        layers.intensity_window.choose_preset(AUTOMATIC)
         reset_controls(self.panel, self._visible)
         views.activate(views.main_view)
         views.gestures.leave(views.main_view)

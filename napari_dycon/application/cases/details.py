@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_dycon import io
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.engine.evaluation.label_comparison import count_values
+from napari_dycon.engine.evaluation.label_comparison import count_label_values
 from napari_dycon.errors import DyconError
 from napari_dycon.io.dicom.acquisition import describe_acquisition
 from napari_dycon.io.reading import SUFFIXES
@@ -87,7 +87,7 @@ def _describe_label(project: Project, case_id: str) -> list[tuple[str, str]]:
         label = io.read_label(path)
     except DyconError as error:
         return [("Label", str(error))]
-    counts = count_values(label.array)
+    counts = count_label_values(label.array)
     voxel_ml = float(np.prod(label.spacing_mm)) / 1000.0
     annotated = 1.0 - counts[UNANNOTATED] / label.array.size
     rows = [("Label", f"{annotated:.1%} of the scan annotated")]

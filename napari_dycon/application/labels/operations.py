@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from napari_dycon.annotation import interpolation, random_walker
 from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array, Box, ItemProgressCallback, LabelArray
 from napari_dycon.core.volumes import format_ml, voxel_volume_ml
+from napari_dycon.engine.evaluation.label_comparison import count_label_values
 from napari_dycon.errors import UserError
 
 MAX_NAMED = 3  # structures in a message
@@ -63,7 +62,7 @@ class LabelContext:
     def describe_volumes(self, label: LabelArray, values: Sequence[int]) -> str:
         """Describe the volumes of structures, as in "left atrium now 28.1 ml"."""
         voxel_ml = voxel_volume_ml(self.spacing_mm)
-        counts = np.bincount(label.reshape(-1), minlength=256)
+        counts = count_label_values(label)
         present = [value for value in values if counts[value]]
         texts = [
             f"{self.names.get(value, value)} now {format_ml(int(counts[value]) * voxel_ml)} ml"

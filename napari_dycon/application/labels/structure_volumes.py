@@ -8,7 +8,7 @@ from psygnal import Signal
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.engine.evaluation.label_comparison import count_values
+from napari_dycon.engine.evaluation.label_comparison import count_label_values
 
 Volumes = dict[int, float]
 
@@ -68,5 +68,5 @@ class StructureVolumes:
 def compute_volumes_ml(case: ActiveCase) -> Volumes:
     """Compute the volume of every value that occurs in a label, in ml."""
     voxel_ml = float(np.prod(case.image.spacing_mm)) / 1000.0
-    counts = count_values(case.label)
+    counts = count_label_values(case.label)
     return {int(value): float(counts[value]) * voxel_ml for value in np.flatnonzero(counts)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.counting import count_values, list_parts
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference map
@@ -36,7 +37,7 @@ def compare_structures(
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     if prediction is None:
-        counts = count_values(label)
+        counts = count_label_values(label)
         return [
             StructureComparison(v, _volume_ml(int(counts[v]), voxel_ml), None, None) for v in values
         ]
@@ -56,26 +57,23 @@ def compare_structures(
     return comparisons
 
 
-def count_values(label: LabelArray) -> npt.NDArray[np.int64]:
-    """Count the voxels of each value, ``(256,)``.
-
-    NumPy converts what it counts and keeps other threads waiting, so it is done by slices.
-    """
-    counts = np.zeros(N_VALUES, np.int64)
-    for plane in label:
-        counts += np.bincount(plane.ravel(), minlength=N_VALUES)
-    return counts
+def count_label_values(label: LabelArray) -> npt.NDArray[np.int64]:
+    """Count the voxels of each value, ``(256,)``."""
+    return count_values(label, N_VALUES)
 
 
 def count_pairs(label: LabelArray, prediction: LabelArray) -> npt.NDArray[np.int64]:
-    """Count the voxels of each pair of values, ``(256, 256)``, by slices as well."""
+    """Count the voxels of each pair of values, ``(256, 256)``, in small parts as well."""
+    flat_label, flat_prediction = label.reshape(-1), prediction.reshape(-1)
     counts = np.zeros(N_VALUES * N_VALUES, np.int64)
-    for label_plane, prediction_plane in zip(label, prediction, strict=True):
-        pairs = label_plane.ravel().astype(np.uint16)
+    for part in list_parts(flat_label.size):
+        # The values of predictions are few and low, so that most counts need not be made.
+        pairs = flat_prediction[part].astype(np.uint16)
         pairs *= N_VALUES
-        pairs += prediction_plane.ravel()
-        counts += np.bincount(pairs, minlength=len(counts))
-    return counts.reshape(N_VALUES, N_VALUES)
+        pairs += flat_label[part]
+        found = np.bincount(pairs)
+        counts[: len(found)] += found
+    return counts.reshape(N_VALUES, N_VALUES).T
 
 
 def difference_map(label: LabelArray, prediction: LabelArray) -> LabelArray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.application.labels.structure_volumes import StructureVolumes
-from napari_dycon.engine.evaluation.label_comparison import count_values
+from napari_dycon.engine.evaluation.label_comparison import count_label_values
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -34,4 +34,4 @@ def test_volumes_follow_edits_and_cases(project: Project) -> None:
 
 def test_values_are_counted() -> None:
     label = np.random.default_rng(0).integers(0, 256, (5, 7, 11), np.uint8)
-    assert np.array_equal(count_values(label), np.bincount(label.ravel(), minlength=256))
+    assert np.array_equal(count_label_values(label), np.bincount(label.ravel(), minlength=256))
