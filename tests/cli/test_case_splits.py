@@ -31,7 +31,7 @@ def test_cases_become_validation_cases_and_training_cases_again(run: Run, projec
     assert list_validation_cases(project) == [first, second]
     code, out, _ = run("cases", project.path, "--training", second)
     assert code == 0
-    assert "1 validation" in out
+    assert "1 for validation" in out
     assert list_validation_cases(project) == [first]
 
 

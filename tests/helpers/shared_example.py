@@ -20,6 +20,8 @@ from helpers.example_window import (
 from napari_dycon.application.intensity_windows import AUTOMATIC
 from napari_dycon.project.store import Project
 
+KEPT_HIDDEN = {"region marker", "difference", "proposal"}  # layers that are used again
+
 
 class SharedExample:
     """The example of ``open_example``, opened once and restored before each test.
@@ -85,7 +87,11 @@ class SharedExample:
             session.case.id,
             session.status,
             [
-                [(layer.name, layer.visible, getattr(layer, "contour", None)) for layer in layers]
+                [
+                    (layer.name, layer.visible, getattr(layer, "contour", None))
+                    for layer in layers
+                    if layer.visible or layer.name not in KEPT_HIDDEN
+                ]
                 for layers in (
                     self.viewer.layers,
                     *(view.model.layers for view in views.side_views),
@@ -127,6 +133,7 @@ class SharedExample:
         if label is None or session.project.read_only_reason:
             return
         self.panel.layers.cancel_click()
+        self.panel.layers.marker.hide()
         session.annotation.set_paint_range(None)
         label.data = self._label
         session.flush()

@@ -109,7 +109,7 @@ def test_cases_for_validation_are_counted_beside_the_others(panel: Any) -> None:
     project.set_split(project.cases[0].id, "validation")
     panel.session.cases_changed.emit()
     assert label.text() == "3 of 6 labeled"
-    assert "1 validation" in label.toolTip()
+    assert "1 for validation" in label.toolTip()
 
 
 def test_the_time_left_stays_legible(qtbot: Any) -> None:
