@@ -51,11 +51,12 @@ class SharedExample:
 
     def prepare(self, qtbot: Any) -> None:
         """Show scan-3, as after opening it, without a tool."""
+        was_3d = self.viewer.dims.ndisplay == 3  # whose camera is kept for the case
         if self._state is not None:
             self._restore_window(qtbot)
             reset_controls(self.panel, self._visible)
             self._restore_case(qtbot)
-        if self._state is None or self._describe() != self._state:
+        if self._state is None or was_3d or self._describe() != self._state:
             self.close()
             open_example(self.panel, self._make_project())
             self.panel.canvas_area.views.show_side_views(self._has_side_views)
