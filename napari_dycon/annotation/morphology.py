@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.counting import count_values
 from napari_dycon.core.types import UNANNOTATED, LabelArray, Mask
 
 
@@ -50,7 +51,7 @@ def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
         components, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
         if count < 2:
             return mask
-        largest: Mask = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
+        largest: Mask = components == 1 + np.argmax(count_values(components, count + 1)[1:])
         return largest
 
     return _apply_to_structure(label, value, select_largest, [1, 1, 1])

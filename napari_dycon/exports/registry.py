@@ -82,7 +82,7 @@ def export(
 
 
 def _reject_unused_options(format_: str, exporter: Exporter, options: ExportOptions) -> None:
-    """Reject options without effect, so that nobody relies on them."""
+    """Reject options that the format does not use."""
     if options.cases is not None and "cases" not in exporter.options:
         raise UserError(
             f"The format {format_} exports the whole project and cannot be limited to cases. Omit "

@@ -69,10 +69,11 @@ def apply_event(status: PredictionStatus, event: Event) -> PredictionStatus:
         case PreliminaryEvent():
             return dataclasses.replace(status, preliminary=(*status.preliminary, event.case))
         case PredictedEvent():
+            empty = () if any(event.volume_ml.values()) else (event.case,)
             return dataclasses.replace(
                 status,
                 predicted=(*status.predicted, event.case),
-                empty=(*status.empty, *([event.case] if not any(event.volume_ml.values()) else [])),
+                empty=(*status.empty, *empty),
                 preliminary=tuple(case for case in status.preliminary if case != event.case),
             )
         case SkippedEvent():

@@ -24,6 +24,7 @@ from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.intensity_window import IntensityWindow
 from napari_dycon.widgets.layers.label_layer import CaseLabels
+from napari_dycon.widgets.layers.layer_stack import CaseKey
 from napari_dycon.widgets.layers.napari_layers import CaseImage
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
@@ -31,7 +32,6 @@ from napari_dycon.widgets.layers.readout import describe_voxel
 from napari_dycon.widgets.layers.roi_layer import RoiController
 
 AUTOSAVE_MS = 1000
-CaseKey = tuple[str, str, tuple[int, ...]]  # folder of the project, id, and size of the scan
 
 
 class CaseLayers(PaintedLayers):
@@ -146,7 +146,7 @@ class CaseLayers(PaintedLayers):
     def _show_case(self, case: ActiveCase | None) -> None:
         self.cancel_click()  # it was meant for the case before
         self._remember_position()
-        self._shown_key = None if case is None else self._make_key(case)
+        self._shown_key = None if case is None else self.make_case_key(case)
         if case is None:
             self._deactivate_brush()
         with self.suppress_events():
@@ -186,10 +186,6 @@ class CaseLayers(PaintedLayers):
             label.limits.reference_label = case.prediction  # the brush copies what is shown
         self._deferred_steps.add(self.overlays.prediction_steps)
 
-    def _make_key(self, case: ActiveCase) -> CaseKey:
-        project = self.session.project
-        return "" if project is None else str(project.path), case.id, case.image.shape
-
     def _remember_position(self) -> None:
         """Keep the slices of the case that is left, unless it was not placed yet."""
         is_placed = not self._deferred_steps.is_pending(self._center_on_case)
@@ -201,7 +197,7 @@ class CaseLayers(PaintedLayers):
         if (case := self.session.case) is None:
             return
         center = [n * s / 2 for n, s in zip(case.image.shape, case.image.spacing_mm, strict=True)]
-        self._move_to(self._positions.get(self._make_key(case), center))
+        self._move_to(self._positions.get(self.make_case_key(case), center))
 
     def _add_layers(self, case: ActiveCase) -> None:
         for index in reversed(range(case.image.channels)):

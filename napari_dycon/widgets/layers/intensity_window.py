@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.intensity_windows import AUTOMATIC, CT_WINDOWS, FULL_RANGE, Range
-from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.layer_stack import CaseKey, LayerStack
 
 CUSTOM = "Custom"
 DEFAULT_CHANNEL = "image"  # of projects whose scans have one channel
@@ -33,7 +33,7 @@ class IntensityWindow(QObject):
         self.preset = AUTOMATIC
         self._is_applying = False
         # Set by the user, by channel, for each scan.
-        self._custom: dict[tuple[str, str], dict[int, Range]] = {}
+        self._custom: dict[CaseKey, dict[int, Range]] = {}
 
     def preset_names(self) -> list[str]:
         """Presets for the active case."""
@@ -46,23 +46,19 @@ class IntensityWindow(QObject):
         self.preset = AUTOMATIC
         if case.is_ct:
             self.preset = self._ct_preset or ("Brain" if case.is_head else "Soft tissue")
-        if self._custom.get(self._make_key(case)):
+        if self._custom.get(self._layers.make_case_key(case)):
             self.preset = CUSTOM
-
-    def _make_key(self, case: ActiveCase) -> tuple[str, str]:
-        project = self._layers.session.project
-        return "" if project is None else str(project.path), case.id
 
     def _use_custom(self) -> None:
         """Keep the range of the visible channel as the one that the user set."""
         case, shown = self._layers.session.case, self.range
         self.preset = CUSTOM
         if case is not None and shown is not None:
-            self._custom.setdefault(self._make_key(case), {})[self.channel] = shown
+            self._custom.setdefault(self._layers.make_case_key(case), {})[self.channel] = shown
 
     def get_range(self, case: ActiveCase, index: int) -> Range:
         """Return the range of a channel under the current preset."""
-        custom = self._custom.get(self._make_key(case), {})
+        custom = self._custom.get(self._layers.make_case_key(case), {})
         if self.preset == CUSTOM and index in custom:
             return custom[index]
         if case.is_ct and self.preset in CT_WINDOWS:
@@ -76,7 +72,7 @@ class IntensityWindow(QObject):
         if case is None or name not in self.preset_names():
             return
         self.preset = name
-        self._custom.pop(self._make_key(case), None)
+        self._custom.pop(self._layers.make_case_key(case), None)
         if case.is_ct:
             self._ct_preset = name
         layers = self._layers.find_layers("image")

@@ -29,6 +29,7 @@ from napari_dycon.widgets.layers.napari_internals import set_rows_hidden
 
 AXIS_LABELS = ("superior", "posterior", "left")
 METADATA_KEY = "napari_dycon"
+CaseKey = tuple[str, str, tuple[int, ...]]  # folder of the project, id, and size of the scan
 ROLES = (  # bottom to top
     "image",
     "uncertainty",
@@ -77,6 +78,11 @@ class LayerStack(QObject):
         self._is_suppressed = False
         self._colormap_keys: WeakKeyDictionary[Layer, Hashable] = WeakKeyDictionary()
         self._active_axis: int | None = None  # of the view that was used last
+
+    def make_case_key(self, case: ActiveCase) -> CaseKey:
+        """Return what identifies a case among those of all projects."""
+        project = self.session.project
+        return "" if project is None else str(project.path), case.id, case.image.shape
 
     def find_layer(self, role: str) -> Any:
         """Layer of a role for the active case, or ``None``."""
