@@ -7,12 +7,14 @@ that does not block the window.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
+from napari_dycon.application.cases.active_agreement import ActiveAgreement
 from napari_dycon.application.cases.service import CaseService
 from napari_dycon.application.import_export import ImportExport
 from napari_dycon.application.labels.annotation_tools import AnnotationTools
@@ -65,6 +67,11 @@ class Session:
         self.run_changed, self.runs_changed = state.run_changed, state.runs_changed
         self.event, self.hotspot_visited = state.event, state.hotspot_visited
         self.message, self.prompt_requested = state.message, state.prompt_requested
+
+    @functools.cached_property
+    def active_agreement(self) -> ActiveAgreement:
+        """Volumes and agreement of the active case, measured from the first use on."""
+        return ActiveAgreement(self.state, self.task_runner)
 
     # ---- State -----------------------------------------------------------------------------
 

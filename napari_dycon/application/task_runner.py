@@ -36,6 +36,20 @@ class TaskRunner(Protocol):
         """Run ``task``; then call exactly one of ``on_done`` and ``on_error``."""
         ...
 
+    def submit_when_idle(
+        self,
+        key: str,
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Run a task that nobody waits for once the user pauses.
+
+        Such tasks run one at a time. Neither function is called of a task that another one of the
+        same key replaced, even if it was already running.
+        """
+        ...
+
     def submit_with_progress(
         self,
         title: str,
@@ -98,6 +112,16 @@ class InlineTaskRunner:
             on_error(error)
             raise
         on_done(result)
+
+    def submit_when_idle(
+        self,
+        key: str,  # noqa: ARG002 (of the protocol)
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Run ``task`` immediately, like ``submit``."""
+        self.submit(task, on_done, on_error)
 
     def submit_with_progress(
         self,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.pauses import pause_if_needed
+
 PART_VOXELS = 16_384
 
 
@@ -25,6 +27,7 @@ def count_values(array: npt.NDArray[np.integer], n_values: int) -> npt.NDArray[n
 
 
 def list_parts(size: int) -> Iterator[slice]:
-    """Yield the parts in which an array of this size is counted."""
+    """Yield the parts in which an array of this size is counted, with pauses between them."""
     for start in range(0, size, PART_VOXELS):
+        pause_if_needed()
         yield slice(start, start + PART_VOXELS)

@@ -51,7 +51,13 @@ class DyconPanel(QWidget):
         self.viewer = napari_viewer
         self.task_runner = NapariTaskRunner()
         self.session = Session(self.task_runner)
-        self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.is_window_visible)
+        self.layers = CaseLayers(
+            self.session,
+            napari_viewer,
+            self,
+            lambda: self.is_window_visible,
+            self.task_runner.interactions,
+        )
         self.data = DataSection(self.session)
         self.annotate = AnnotateSection(self.session, self.layers)
         self.train = TrainSection(self.session, self.task_runner.activities)

@@ -105,7 +105,9 @@ def test_a_real_prediction_stores_what_suggestions_need(project: Project) -> Non
 def test_summaries_contain_dice_hotspot_and_thumbnail(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
-    summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
+    summaries = CaseSummaries(
+        session.state, session.task_runner, session.active_learning, session.active_agreement
+    )
     run = project.runs.create("dycon", {})
     label = project.labels.read("scan-0")
     assert label is not None
@@ -127,7 +129,9 @@ def test_summaries_contain_dice_hotspot_and_thumbnail(project: Project) -> None:
     assert picture.max() > 200
     kept = project.path / "cache" / "pictures" / "scan-5.npy"
     kept.write_bytes(b"no picture")  # a damaged one is drawn again
-    again = CaseSummaries(session.state, session.task_runner, session.active_learning)
+    again = CaseSummaries(
+        session.state, session.task_runner, session.active_learning, session.active_agreement
+    )
     again.request_thumbnails(["scan-5"])
     assert np.array_equal(again.get("scan-5").thumbnail, picture)
     project.labels.save("scan-0", np.zeros_like(label))

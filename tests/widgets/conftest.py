@@ -16,6 +16,7 @@ from helpers.example_window import WINDOW_SIZE, open_example, reset_window, wait
 from helpers.shared_example import SharedExample, share_example
 
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.window import interaction
 
 PICTURES = Path(os.environ.get("NAPARI_DYCON_SCREENSHOTS", "screenshots"))
 
@@ -65,6 +66,12 @@ def window(
     for panel in panels:
         panel.release()
         qtbot.waitUntil(lambda panel=panel: panel.task_runner.is_idle, timeout=20_000)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let background tasks start at once, not after a pause of the user."""
+    monkeypatch.setattr(interaction, "PAUSE_S", 0.0)
 
 
 @pytest.fixture(autouse=True)

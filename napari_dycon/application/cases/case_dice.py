@@ -9,6 +9,7 @@ from typing import NamedTuple
 from napari_dycon import io
 from napari_dycon.application.cases.agreement import (
     ACCEPTED_TIP,
+    Agreement,
     describe_partial,
     measure_agreement,
 )
@@ -74,6 +75,11 @@ def compute_case_dice(project: Project, case: str, run: str) -> CaseDice:
     if label is None:
         return NO_DICE
     agreement = measure_agreement(project, case, run, label, mask.array, mask.spacing_mm)
+    return get_case_dice(agreement)
+
+
+def get_case_dice(agreement: Agreement) -> CaseDice:
+    """Return the Dice that an agreement of label and prediction says something about."""
     if agreement.is_accepted:
         return CaseDice(None, ACCEPTED_TIP)
     if agreement.is_partial:

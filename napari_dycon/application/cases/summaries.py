@@ -19,7 +19,9 @@ import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
+from napari_dycon.application.cases.active_agreement import ActiveAgreement
 from napari_dycon.application.cases.case_dice import (
     NO_DICE,
     CaseDice,
@@ -27,6 +29,7 @@ from napari_dycon.application.cases.case_dice import (
     compute_case_dice,
     find_compared_files,
     find_older_runs,
+    get_case_dice,
 )
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
@@ -99,19 +102,29 @@ class CaseSummaries:
     changed = Signal(frozenset)  # ids of cases whose summary changed
 
     def __init__(
-        self, state: AppState, task_runner: TaskRunner, active_learning: ActiveLearning
+        self,
+        state: AppState,
+        task_runner: TaskRunner,
+        active_learning: ActiveLearning,
+        active_agreement: ActiveAgreement,
     ) -> None:
         self._state = state
+        self._active_agreement = active_agreement
         self._task_runner = task_runner
         self._active_learning = active_learning
         self._summaries: dict[str, CaseSummary] = {}
         self._dice: dict[str, tuple[ComparedFiles, CaseDice]] = {}
+        self._pairs: dict[str, ComparedFiles] = {}  # as last found
         self._stale_pairs: dict[str, ComparedFiles] = {}  # to compare
         self._requested: list[str] = []  # thumbnails
+        self._saved_case: str | None = None  # active, saved since its agreement was measured
         self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
         state.project_changed.connect(self._on_project_changed)
         state.cases_changed.connect(self.refresh)
         state.runs_changed.connect(self.refresh)
+        state.label_saved.connect(self._on_label_saved)
+        state.case_shown.connect(self._on_case_shown)
+        active_agreement.changed.connect(self._take_active_agreement)
 
     def get(self, case_id: str) -> CaseSummary:
         """Return the summary of a case as far as it is known."""
@@ -156,10 +169,12 @@ class CaseSummaries:
             self._needs_refresh &= self._state.project is not project
             self._schedule_refresh()
 
-        self._task_runner.submit(read_summaries, on_done, on_error)
+        self._task_runner.submit_when_idle("summaries", read_summaries, on_done, on_error)
 
     def _store_known_dice(self, project: Project, pairs: dict[str, ComparedFiles]) -> None:
         """Show what was computed before, and nothing of a prediction that was replaced."""
+        self._pairs = pairs
+        self._take_active_agreement()
         known = {case: found for case, found in self._dice.items() if case in pairs}
         self._stale_pairs = {
             case: pair
@@ -176,6 +191,30 @@ class CaseSummaries:
                 dice[case] = PENDING
         self._store_dice(dice)
 
+    def _take_active_agreement(self) -> None:
+        """Take the Dice of the active case from memory, instead of reading its files."""
+        case = self._state.case
+        if case is None or case.stage != "complete" or not self._active_agreement.is_of(case):
+            return
+        pair, agreement = self._pairs.get(case.id), self._active_agreement.agreement
+        if pair is None or pair.run != case.run or agreement is None:
+            return
+        dice = get_case_dice(agreement)
+        self._dice[case.id] = pair, dice
+        self._stale_pairs.pop(case.id, None)
+        self._store_dice({case.id: dice})
+        self._saved_case = None
+
+    def _on_label_saved(self, case_id: str) -> None:
+        """Read the label of a case that is not shown any more; the active one is in memory."""
+        self._saved_case = case_id
+        self._on_case_shown(self._state.case)
+
+    def _on_case_shown(self, case: ActiveCase | None) -> None:
+        if self._saved_case is not None and (case is None or case.id != self._saved_case):
+            self._saved_case = None
+            self.refresh()
+
     def _schedule_refresh(self) -> None:
         if self._needs_refresh:
             self._needs_refresh = False
@@ -184,6 +223,7 @@ class CaseSummaries:
     def _on_project_changed(self, _: object) -> None:
         self._summaries.clear()
         self._dice.clear()
+        self._pairs.clear()
         self._stale_pairs.clear()
         self._requested.clear()
 
@@ -244,7 +284,7 @@ class CaseSummaries:
             if self._state.project is not project:
                 self._compare_labels()
 
-        self._task_runner.submit(compare_batch, on_done, on_error)
+        self._task_runner.submit_when_idle("dice", compare_batch, on_done, on_error)
 
     def _draw_thumbnails(self) -> None:
         """Draw the requested thumbnails, a few at a time."""
@@ -270,7 +310,9 @@ class CaseSummaries:
             if self._state.project is not project:
                 self._draw_thumbnails()
 
-        self._task_runner.submit(lambda: _load_thumbnails(project, batch), on_done, on_error)
+        self._task_runner.submit_when_idle(
+            "thumbnails", lambda: _load_thumbnails(project, batch), on_done, on_error
+        )
 
 
 def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import DyconError
+from napari_dycon.project.models import Case
 from napari_dycon.project.store import Project
 
 RECOVERY_FOLDER = "napari-dycon-recovered-labels"
@@ -30,13 +31,14 @@ RECOVERY_FOLDER = "napari-dycon-recovered-labels"
 
 @dataclass(frozen=True)
 class _Save:
-    """One save: a copy of a label and its sequence number."""
+    """One save: a copy of a label, its sequence number, and the list of cases at its start."""
 
     project: Project
     case: ActiveCase
     autosave: AutosaveState
     snapshot: LabelArray
     number: int
+    cases: list[Case]
 
     @property
     def is_superseded(self) -> bool:
@@ -60,6 +62,7 @@ class LabelAutosaver:
         self._task_runner = task_runner
         self._autosave: AutosaveState | None = None  # of the active case
         self._write_lock = threading.Lock()
+        self._is_copying = False
         state.project_closed.connect(self._on_project_closed)
 
     def track(self, autosave: AutosaveState) -> None:
@@ -77,10 +80,34 @@ class LabelAutosaver:
     # ---- Three ways to keep a label ----------------------------------------------------------
 
     def save(self) -> None:
-        """Save in the background if something changed; failures are reported."""
-        if self._autosave is None or not self._autosave.can_try():
+        """Save in the background if something changed; failures are reported.
+
+        The label is compared and copied in the background, too: that of a large scan would block
+        the window. What is painted meanwhile may be in the copy in part; the next save has it all.
+        """
+        case, autosave = self._state.case, self._autosave
+        if case is None or autosave is None or self._is_copying or not autosave.can_try():
             return
-        save = self._start_save()
+        count = autosave.save_count
+        self._is_copying = True
+
+        def copy_changed() -> LabelArray | None:
+            return case.label.copy() if autosave.needs_save(case.label) else None
+
+        def on_copied(snapshot: LabelArray | None) -> None:
+            self._is_copying = False
+            is_outdated = self._state.case is not case or autosave.save_count != count
+            if snapshot is not None and not is_outdated:
+                self._submit_save(snapshot)
+
+        def on_error(error: Exception) -> None:
+            self._is_copying = False
+            self._state.report_error(error)
+
+        self._task_runner.submit(copy_changed, on_copied, on_error)
+
+    def _submit_save(self, snapshot: LabelArray) -> None:
+        save = self._start_save(snapshot)
         if save is None:
             return
 
@@ -101,7 +128,12 @@ class LabelAutosaver:
         DyconError
             The label could not be saved; this was reported, and nothing is dropped.
         """
-        save = self._start_save(repeat_pending=True)
+        case, autosave = self._state.case, self._autosave
+        if case is None or autosave is None:
+            return
+        if autosave.pending is None and not autosave.needs_save(case.label):
+            return
+        save = self._start_save(case.label.copy())
         if save is None:
             return
         try:
@@ -140,22 +172,14 @@ class LabelAutosaver:
 
     # ---- One save ----------------------------------------------------------------------------
 
-    def _start_save(self, *, repeat_pending: bool = False) -> _Save | None:
-        """Copy the label; ``None`` if there is nothing to save.
-
-        Parameters
-        ----------
-        repeat_pending : whether to save what an unfinished save writes, too
-        """
+    def _start_save(self, snapshot: LabelArray) -> _Save | None:
+        """Begin to save a copy of the active label; ``None`` if nothing can be saved."""
         project, case, autosave = self._state.project, self._state.case, self._autosave
         if project is None or case is None or autosave is None or project.read_only_reason:
             return None
-        is_changed = autosave.needs_save(case.label)
-        if not is_changed and not (repeat_pending and autosave.pending is not None):
-            return None
         autosave.save_count += 1
-        autosave.pending = case.label.copy()
-        return _Save(project, case, autosave, autosave.pending, autosave.save_count)
+        autosave.pending = snapshot
+        return _Save(project, case, autosave, snapshot, autosave.save_count, project.cases)
 
     def _write(self, save: _Save) -> LabelArray | None:
         """Write one copy; returns the label on disk, or ``None`` if a newer save follows.
@@ -204,7 +228,8 @@ class LabelAutosaver:
                 f"The label of {save.case.display_name} has now been saved; nothing was lost.",
             )
         self._state.label_saved.emit(save.case.id)
-        self._state.cases_changed.emit()
+        if save.project.cases != save.cases:  # its status, or what another session changed
+            self._state.cases_changed.emit()
 
     @staticmethod
     def _merge_remote_edits(save: _Save, written: LabelArray) -> None:

@@ -62,7 +62,8 @@ class AutosaveState:
 
     def needs_save(self, label: LabelArray) -> bool:
         """Whether the label will differ from its file after all saves that were started."""
-        written = self.saved_label if self.pending is None else self.pending
+        pending = self.pending  # may end meanwhile, in another thread
+        written = self.saved_label if pending is None else pending
         return not are_equal(label, written)
 
     def can_try(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -14,7 +13,7 @@ from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.core.types import LabelArray, Mask
+from napari_dycon.core.types import Box, LabelArray, Mask
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.acceptances import (
     has_acceptance_record,
@@ -87,12 +86,19 @@ class PredictionAcceptance:
                 f"Case {case.display_name} has no prediction yet. Press Predict this case."
             )
         is_whole = classes is None and slice_ is None and component is None
-        new = prediction
-        if not is_whole:
-            new = merge(case.label, prediction, classes, slice_, component)
         before, status = case.label.copy(), project.get_case(case.id).status
-        changed = self._editor.set_label(new)
+        if slice_ is None:
+            new = prediction if is_whole else merge(before, prediction, classes, component)
+            changed = self._editor.set_label(new)
+        else:
+            box = _find_box(before.shape, *slice_)
+            if component is None:
+                new = merge(before[box], prediction[box], classes)
+            else:
+                new = merge(before, prediction, classes, component)[box]
+            changed = self._editor.write_label(box, new)
         if changed:
+            new = case.label.copy()
             self.last = AcceptedEdit(case.id, before, new, status, is_whole)
             if case.run is not None:
                 self._record(case, case.run, before, new)
@@ -176,27 +182,29 @@ class PredictionAcceptance:
         )
 
 
+def _find_box(shape: Sequence[int], axis: int, index: int) -> Box:
+    """Return the box of one slice."""
+    first = range(shape[axis])[index]
+    spans = [slice(0, size) for size in shape]
+    spans[axis] = slice(first, first + 1)
+    return tuple(spans)
+
+
 def merge(
     label: LabelArray,
     prediction: LabelArray,
     classes: Sequence[int] | None,
-    slice_: tuple[int, int] | None,
-    component: tuple[int, int, int] | None,
+    component: tuple[int, int, int] | None = None,
 ) -> LabelArray:
-    """Return a label with the accepted part of a prediction."""
+    """Return a label, or a box of one, with the accepted part of a prediction."""
     merged = label.copy()
-    selection: tuple[Any, ...] = (slice(None),) * 3
-    if slice_ is not None:
-        axis, index = slice_
-        selection = tuple(index if a == axis else slice(None) for a in range(3))
-    part, predicted_part = merged[selection], prediction[selection]  # views
     is_accepted: Mask | bool = True
     if component is not None:
-        is_accepted = _component_at(prediction, component)[selection]
+        is_accepted = _component_at(prediction, component)
     elif classes is not None:
-        part[np.isin(part, classes)] = 0
-        is_accepted = np.isin(predicted_part, classes)
-    np.copyto(part, predicted_part, where=is_accepted)
+        merged[np.isin(merged, classes)] = 0
+        is_accepted = np.isin(prediction, classes)
+    np.copyto(merged, prediction, where=is_accepted)
     return merged
 
 

@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.application.labels.structure_volumes import StructureVolumes, Volumes
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import UserError
@@ -99,7 +98,6 @@ class StructureList(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
-        self.volumes = StructureVolumes(session.state, session.task_runner)
         self.list = StructureRows()
         self.list.setItemDelegate(VolumeDelegate(self.list))
         self.list.setAccessibleName("Structures")
@@ -146,7 +144,7 @@ class StructureList(QWidget):
         layers.brush_value_changed.connect(self._select_value)
         session.project_changed.connect(self._refresh)
         session.cases_changed.connect(self._refresh)
-        self.volumes.changed.connect(self._show_volumes)
+        session.active_agreement.changed.connect(self._show_volumes)
         self._refresh()
 
     @property
@@ -170,7 +168,7 @@ class StructureList(QWidget):
                 for number, info in enumerate(classes, start=1):
                     self.list.addItem(_make_item(number, info))
         self._set_height()
-        self._show_volumes(self.volumes.volumes_ml)
+        self._show_volumes()
         self._select_value(self.layers.brush_value)
         for control in (self.add_button, self.edit_button):
             set_enabled(control, project.read_only_reason if project else "open a project first")
@@ -185,8 +183,8 @@ class StructureList(QWidget):
         row_height = max(self.list.sizeHintForRow(0), self.fontMetrics().height() + 4)
         self.list.setFixedHeight(VISIBLE_ROWS * row_height + 2 * self.list.frameWidth() + 2)
 
-    def _show_volumes(self, volumes: Volumes) -> None:
-        project = self.session.project
+    def _show_volumes(self) -> None:
+        project, volumes = self.session.project, self.session.active_agreement.volumes_ml
         is_shown = self.session.case is not None
         for row, info in enumerate(project.classes if project else []):
             if (item := self.list.item(row)) is not None:

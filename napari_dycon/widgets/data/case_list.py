@@ -64,7 +64,12 @@ class CaseList(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
+        self.summaries = CaseSummaries(
+            session.state,
+            session.task_runner,
+            session.active_learning,
+            session.active_agreement,
+        )
         self._items: dict[str, CaseItem] = {}
         self._displayed: dict[str, object] = {}  # values that the rows display
         self.sort_column = NAME

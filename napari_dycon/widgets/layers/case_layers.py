@@ -8,6 +8,7 @@ saves them.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -30,8 +31,10 @@ from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
 from napari_dycon.widgets.layers.readout import describe_voxel
 from napari_dycon.widgets.layers.roi_layer import RoiController
+from napari_dycon.widgets.window.interaction import InteractionMonitor
 
 AUTOSAVE_MS = 1000
+MAX_UNSAVED_S = 5.0  # without a pause of the user
 
 
 class CaseLayers(PaintedLayers):
@@ -43,16 +46,20 @@ class CaseLayers(PaintedLayers):
         viewer: ViewerModel,
         parent: QObject,
         is_window_visible: Callable[[], bool] = lambda: False,
+        interactions: InteractionMonitor | None = None,
     ) -> None:
         super().__init__(session, viewer, parent, is_window_visible)
         self.overlays = Overlays(self)
         self.roi = RoiController(self)
         self.intensity_window = IntensityWindow(self)
-        self._connections = (
+        self._interactions = interactions or InteractionMonitor()
+        self._connections: tuple[tuple[Any, Callable[..., object]], ...] = (
+            (viewer.camera.events, self._interactions.note),
+            (self.intensity_window.changed, self._interactions.note),
             (session.case_shown, self._show_case),
             (session.prediction_changed, self._on_prediction_changed),
             (session.label_edited, self._on_label_edited),
-            (session.label_saved, self.overlays.update_difference),
+            (session.label_saved, self.overlays.update_difference_later),
             (session.project_changed, self._on_project_changed),
             (session.cases_changed, self.update_colormaps),
             (session.annotation.proposal_changed, self.overlays.show_proposal),
@@ -64,8 +71,9 @@ class CaseLayers(PaintedLayers):
         self._positions: dict[CaseKey, tuple[float, ...]] = {}
         self._shown_key: CaseKey | None = None
         self._autosave_timer = QTimer(self)
-        self._autosave_timer.timeout.connect(session.save_label)
+        self._autosave_timer.timeout.connect(self._autosave)
         self._autosave_timer.start(AUTOSAVE_MS)
+        self._last_autosave = time.monotonic()
 
     def close(self) -> None:
         """Release the viewer and the session.
@@ -81,6 +89,13 @@ class CaseLayers(PaintedLayers):
         for signal, slot in self._connections:
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
+
+    def _autosave(self) -> None:
+        """Save what changed, between strokes rather than during one."""
+        now = time.monotonic()
+        if self._interactions.remaining_s == 0 or now - self._last_autosave > MAX_UNSAVED_S:
+            self._last_autosave = now
+            self.session.save_label()
 
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, for this and later cases."""
@@ -229,6 +244,9 @@ class CaseLayers(PaintedLayers):
         self.guard.protect(label)
         # Connecting to ``emit`` itself would emit at once.
         label.limits.history_stepped.connect(self._on_history_stepped)
+        # Painted here, painted in another view, or shown in another slice.
+        for emitter in (label.events.labels_update, label.events.set_data):
+            emitter.connect(self._interactions.note)
         self._restore_brush(label)
 
     def _update_layers(self, case: ActiveCase, image_layers: list[Any]) -> None:

@@ -99,21 +99,28 @@ class Overlays:
 
     def update_difference(self, *_: object) -> None:
         """Recompute the difference of label and prediction, if it is shown."""
+        self._compute_difference(self._session.task_runner.submit)
+
+    def update_difference_later(self, *_: object) -> None:
+        """Recompute the difference once the user pauses."""
+        submit = self._session.task_runner.submit_when_idle
+        self._compute_difference(partial(submit, "difference"))
+
+    def _compute_difference(self, submit: Callable[..., None]) -> None:
         case = self._session.case
         self._difference_request += 1
         request = self._difference_request  # an earlier one may end later
         if case is None or case.prediction is None or not self._layers.visible["difference"]:
             self._show_labels("difference", None)
             return
-        label, prediction = case.label.copy(), case.prediction
+        # The label is not copied: what an edit changes meanwhile is computed again.
+        label, prediction = case.label, case.prediction
 
         def on_done(difference_labels: LabelArray) -> None:
             if request == self._difference_request and self._session.case is case:
                 self._show_labels("difference", difference_labels)
 
-        self._session.task_runner.submit(
-            lambda: difference_map(label, prediction), on_done, self._session.report_error
-        )
+        submit(lambda: difference_map(label, prediction), on_done, self._session.report_error)
 
     def show_proposal(self, proposal: LabelArray | None) -> None:
         """Show the outlines of a proposal until it is accepted or discarded."""

@@ -6,11 +6,7 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.cases.agreement import (
-    PARTIAL_TIP,
-    Agreement,
-    measure_agreement,
-)
+from napari_dycon.application.cases.agreement import PARTIAL_TIP, Agreement
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.volumes import format_ml
 from napari_dycon.session import Session
@@ -32,13 +28,11 @@ MAX_ROWS = 5  # shown without scrolling
 
 
 class ComparisonTable(QTreeWidget):
-    """One row per structure, recomputed in the background when label or prediction change."""
+    """One row per structure: the agreement of the active case."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._request_id = 0
-        self._shown: tuple[object, ...] = ()  # case and prediction of the numbers shown
         self.setHeaderLabels(list(COLUMNS))
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
@@ -54,41 +48,20 @@ class ComparisonTable(QTreeWidget):
         for column in range(1, len(COLUMNS)):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
-        for signal in (
-            session.case_shown,
-            session.prediction_changed,
-            session.label_saved,
-            session.label_edited,
-        ):
-            signal.connect(self.refresh)
+        session.prediction_changed.connect(self.refresh)
+        session.active_agreement.changed.connect(self.refresh)  # also when a case is shown
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        """Recompute the comparison."""
-        case, project = self.session.case, self.session.project
-        self._request_id += 1
-        # While the prediction is being read, processors are left to the views.
-        if case is None or project is None or case.is_prediction_pending:
+        """Show the agreement as far as it is known."""
+        case, active = self.session.case, self.session.active_agreement
+        if case is None or case.is_prediction_pending:
             self._fill(Agreement([]))
             return
-        request_id, spacing = self._request_id, case.image.spacing_mm
-        # The label is not copied: what an edit changes meanwhile is computed again.
-        case_id, run, label, prediction = case.id, case.run, case.label, case.prediction
-        shown = (case_id, id(prediction))
-        if shown != self._shown:  # numbers of another case or prediction are not left until then
-            self._shown = shown
-            self._fill(Agreement([]))
         self._name_columns(case)
-
-        def on_done(agreement: Agreement) -> None:
-            if request_id == self._request_id:
-                self._fill(agreement)
-
-        self.session.task_runner.submit(
-            lambda: measure_agreement(project, case_id, run, label, prediction, spacing),
-            on_done,
-            self.session.report_error,
-        )
+        # Numbers of another case or prediction are not left until the new ones are known.
+        known = active.agreement if active.is_of(case) else None
+        self._fill(known or Agreement([]))
 
     def _name_columns(self, case: ActiveCase) -> None:
         """Mark numbers of a prediction that is not finished."""

@@ -38,7 +38,6 @@ class SliceStrip(QWidget):
         self.session = session
         self.layers = layers
         self.profile: SliceProfile | None = None
-        self._request_id = 0
         self._brushes = {
             color: pg.mkBrush(QColor(*color))
             for color in (COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR)
@@ -92,19 +91,19 @@ class SliceStrip(QWidget):
     def refresh(self, *_: object) -> None:
         """Recompute the profile in the background."""
         case = self.session.case
-        self._request_id += 1
         if case is None:
             self._draw(None)
             return
-        axis, request_id = self.layers.main_axis, self._request_id
+        axis = self.layers.main_axis
         # The label is not copied: what an edit changes meanwhile is computed again.
         label, uncertainty = case.label, case.uncertainty
 
         def on_done(profile: SliceProfile) -> None:
-            if request_id == self._request_id:
+            if self.session.case is case:
                 self._draw(profile)
 
-        self.session.task_runner.submit(
+        self.session.task_runner.submit_when_idle(
+            "slice profile",
             lambda: compute_slice_profile(label, uncertainty, axis),
             on_done,
             self.session.report_error,

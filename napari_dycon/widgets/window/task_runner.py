@@ -30,6 +30,8 @@ from napari_dycon.widgets.window.activity_display import (
     TaskDisplay,
     show_progress,
 )
+from napari_dycon.widgets.window.idle_tasks import IdleTasks
+from napari_dycon.widgets.window.interaction import InteractionMonitor
 
 T = TypeVar("T")
 MAX_THREADS = 4  # for tasks; streams of events have threads of their own
@@ -57,6 +59,8 @@ class NapariTaskRunner:
     """Runs background tasks of a window; ``close`` stops following them."""
 
     def __init__(self) -> None:
+        self.interactions = InteractionMonitor()
+        self._idle_tasks = IdleTasks(self.submit, self.interactions)
         self._executor = ThreadPoolExecutor(MAX_THREADS, "window")
         self._main_thread = MainThreadCaller()
         self._numbers = itertools.count()
@@ -88,6 +92,17 @@ class NapariTaskRunner:
         number = next(self._numbers)
         self._receivers[number] = on_done, on_error
         self._executor.submit(call_task)
+
+    def submit_when_idle(
+        self,
+        key: str,
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
+    ) -> None:
+        """Run a task like ``submit`` once the user pauses, unless a later one replaces it."""
+        if not self._has_closed.is_set():
+            self._idle_tasks.add(key, task, on_done, on_error)
 
     def _end(self, number: int, answer: Any, *, has_failed: bool) -> None:
         """Deliver the result or the error of a task."""
@@ -206,11 +221,12 @@ class NapariTaskRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no task is running and no stream is followed."""
-        return not (self._receivers or self._streams)
+        """Whether no task is waiting or running and no stream is followed."""
+        return self._idle_tasks.is_empty and not (self._receivers or self._streams)
 
     def close(self) -> None:
         """Start no further task and stop following; the engine processes continue."""
         self._has_closed.set()
+        self._idle_tasks.close()
         self._executor.shutdown(wait=False)  # after the tasks that were submitted
         self.bars.close()

@@ -35,7 +35,9 @@ def session(project: Project, prediction: LabelArray) -> Session:
 
 def listed(session: Session) -> tuple[str, str]:
     """Text and tooltip of the Dice in the list of cases."""
-    summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
+    summaries = CaseSummaries(
+        session.state, session.task_runner, session.active_learning, session.active_agreement
+    )
     summaries.refresh()
     summary = summaries.get(CASE)
     return summary.dice_text, summary.dice_tip

@@ -13,6 +13,8 @@ import pytest
 
 from napari_dycon.annotation.coverage import AnnotatedSlices, count_annotated_slices
 from napari_dycon.application.active_learning import Suggester, Suggestion
+from napari_dycon.application.cases import summaries as summaries_module
+from napari_dycon.application.cases.active_agreement import ActiveAgreement
 from napari_dycon.application.cases.agreement import measure_agreement
 from napari_dycon.application.cases.summaries import CaseSummaries, CaseSummary
 from napari_dycon.application.task_runner import InlineTaskRunner
@@ -65,7 +67,9 @@ def session(project: Project) -> Session:
 
 
 def summarize(session: Session, case: str = CASE) -> CaseSummary:
-    summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
+    summaries = CaseSummaries(
+        session.state, session.task_runner, session.active_learning, session.active_agreement
+    )
     summaries.refresh()
     return summaries.get(case)
 
@@ -126,7 +130,9 @@ def test_no_dice_of_a_replaced_prediction_is_left_in_the_list(
 ) -> None:
     draw_complete(session)
     runner = HeldTaskRunner()
-    summaries = CaseSummaries(session.state, runner, session.active_learning)
+    summaries = CaseSummaries(
+        session.state, runner, session.active_learning, session.active_agreement
+    )
     summaries.refresh()
     runner.run_all()
     assert summaries.get(CASE).dice_text == "0.86"
@@ -139,19 +145,33 @@ def test_no_dice_of_a_replaced_prediction_is_left_in_the_list(
 
 
 def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
-    session: Session, project: Project
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw_complete(session)
     runner = HeldTaskRunner()
-    summaries = CaseSummaries(session.state, runner, session.active_learning)
+    active = ActiveAgreement(session.state, runner)
+    summaries = CaseSummaries(session.state, runner, session.active_learning, active)
     summaries.refresh()
     runner.run_all()
     session.require_case().label[4:12, 4:12, 4:12] = 0
     session.require_case().label[4:12, 4:12, 4:6] = 1
+    monkeypatch.delattr(summaries_module, "compute_case_dice")  # the label is in memory
     session.flush()
-    summaries.refresh()
-    runner.held.pop(0)()
     assert summaries.get(CASE).dice_text == "0.86"
+    runner.run_all()
+    assert summaries.get(CASE).dice_text == "0.40"
+
+
+def test_the_dice_of_a_case_that_was_left_is_that_of_its_saved_label(session: Session) -> None:
+    draw_complete(session)
+    runner = HeldTaskRunner()
+    active = ActiveAgreement(session.state, runner)
+    summaries = CaseSummaries(session.state, runner, session.active_learning, active)
+    summaries.refresh()
+    runner.run_all()
+    session.require_case().label[4:12, 4:12, 4:12] = 0
+    session.require_case().label[4:12, 4:12, 4:6] = 1
+    session.show_case("scan-4")  # before the agreement is measured
     runner.run_all()
     assert summaries.get(CASE).dice_text == "0.40"
 
@@ -162,7 +182,9 @@ def test_an_error_of_the_project_before_does_not_keep_the_next_from_the_list(
     other = Project.open(shutil.copytree(project.path, tmp_path / "other"))
     runner = HeldTaskRunner()
     session = Session(runner)
-    summaries = CaseSummaries(session.state, runner, session.active_learning)
+    summaries = CaseSummaries(
+        session.state, runner, session.active_learning, session.active_agreement
+    )
     suggest = Suggester.suggest
 
     def fail_for_the_first(suggester: Suggester, asked: Project) -> list[Suggestion]:

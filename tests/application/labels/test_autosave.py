@@ -269,16 +269,42 @@ def test_an_edit_that_is_undone_before_it_was_written_stays_undone(
     background.late = []
     session.case.label[1, 1, 1] = 1
     session.save_label()
+    background.late.pop(0)()  # the label is copied
     session.case.label[...] = before
     assert session.has_unsaved_changes
     if not is_late:
         session.save_label()
     else:
         session.flush()
-    for task in background.late:
-        task()
+    while background.late:
+        background.late.pop(0)()
     np.testing.assert_array_equal(project.labels.read("scan-0"), before)
     assert not session.has_unsaved_changes
+
+
+@pytest.mark.parametrize("shows_another", [False, True])
+def test_a_copy_is_dropped_that_a_save_at_once_has_made_outdated(
+    project: Project, shows_another: bool
+) -> None:
+    background = LateTaskRunner()
+    session = Session(background)
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    background.late = []
+    session.case.label[1, 1, 1] = 1
+    session.save_label()  # copied, but not written yet
+    session.case.label[2, 2, 2] = 1
+    session.flush()
+    expected = session.case.label.copy()
+    (go_on,), background.late = background.late, None
+    if shows_another:
+        session.show_case("scan-1")
+    go_on()
+    np.testing.assert_array_equal(project.labels.read("scan-0"), expected)
+    if not shows_another:
+        session.case.label[3, 3, 3] = 1
+        session.save_label()  # the next one is not kept waiting
+        assert project.labels.read("scan-0")[3, 3, 3] == 1
 
 
 def test_an_unexpected_error_drops_no_label(
