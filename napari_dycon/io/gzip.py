@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.pauses import pause_if_needed
+
 _open: Any = gzip.open
 _GzipWriter: Any = gzip.GzipFile
 DECOMPRESSION_ERRORS: Any = (zlib.error,)
@@ -50,6 +52,7 @@ def read_gzip_voxels(
         file.seek(offset)
         filled_bytes = 0
         while filled_bytes < len(buffer):
+            pause_if_needed()
             count = file.readinto(buffer[filled_bytes : filled_bytes + CHUNK_BYTES])
             if not count:
                 raise EOFError("end-of-stream")

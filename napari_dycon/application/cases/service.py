@@ -100,7 +100,9 @@ class CaseService:
             if generation == self._generation:
                 self.preload(rest)
 
-        self._task_runner.submit(lambda: cache.load(project, first), preload_rest, preload_rest)
+        self._task_runner.submit_when_idle(
+            "preload", lambda: cache.load(project, first), preload_rest, preload_rest
+        )
 
     def _replace_case(self, loaded: LoadedCase) -> None:
         try:
