@@ -43,7 +43,7 @@ class TaskRunner(Protocol):
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run a task that nobody waits for once the user pauses.
+        """Run a low-priority task once the user pauses.
 
         Such tasks run one at a time. Neither function is called of a task that another one of the
         same key replaced, even if it was already running.

@@ -11,7 +11,8 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.application.active_learning import Suggester, suggest_cases
 from napari_dycon.application.candidate_ranking import rank_candidates
-from napari_dycon.application.cases.summaries import CaseSummaries, draw_thumbnail
+from napari_dycon.application.cases.summaries import CaseSummaries
+from napari_dycon.application.cases.thumbnails import draw_thumbnail
 from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases

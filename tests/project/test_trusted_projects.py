@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers.project_files import read_all_files, rewrite_manifest
 
-from napari_dycon.application.cases.summaries import _load_thumbnails
+from napari_dycon.application.cases.thumbnails import load_thumbnails
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.project import trusted_projects
 from napari_dycon.project.store import Project
@@ -67,7 +67,7 @@ def test_without_the_variable_the_state_folder_is_in_the_home_folder(
 
 def test_thumbnails_of_a_read_only_project_are_not_stored(project: Project) -> None:
     before = read_all_files(project.path)
-    _load_thumbnails(Project.open(project.path, read_only_reason="open elsewhere"), ["scan-0"])
+    load_thumbnails(Project.open(project.path, read_only_reason="open elsewhere"), ["scan-0"])
     assert read_all_files(project.path) == before
 
 

@@ -14,7 +14,7 @@ from helpers.nifti_files import save_nifti
 from helpers.project_files import read_all_files, rewrite_manifest
 
 from napari_dycon import io
-from napari_dycon.application.cases.summaries import _load_thumbnails
+from napari_dycon.application.cases.thumbnails import load_thumbnails
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.errors import FileFormatError, ProjectError
 from napari_dycon.exports.options import ExportOptions
@@ -73,7 +73,7 @@ def test_folders_that_escape_the_project_are_not_written_to(
     for attempt in attempts[name]:
         with pytest.raises(ProjectError, match=r"leads out of|does not exist"):
             attempt()
-    _load_thumbnails(project, ["scan-0"])  # kept in the cache, where there is one
+    load_thumbnails(project, ["scan-0"])  # kept in the cache, where there is one
     assert read_all_files(outside) == before
 
 
@@ -214,7 +214,7 @@ def test_pipes_sockets_and_link_loops_do_not_block(project: Project, tmp_path: P
     picture = project.path / "cache" / "pictures" / "scan-1.npy"
     picture.parent.mkdir(parents=True)
     os.mkfifo(picture)
-    assert _load_thumbnails(project, ["scan-1"])["scan-1"].any()
+    assert load_thumbnails(project, ["scan-1"])["scan-1"].any()
     run = project.runs.create("dycon", {})
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)

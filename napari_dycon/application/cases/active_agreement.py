@@ -14,12 +14,12 @@ Volumes = dict[int, float]
 
 
 class ActiveAgreement:
-    """Measured once for everything that shows it, whenever label or prediction have changed.
+    """Measures the active case after each change of label or prediction, for all that show it.
 
     Attributes
     ----------
     agreement : the last one of the active case; ``None`` while there is none
-    prediction : prediction that it was measured with, if any
+    is_outdated : label or prediction may have changed since it was measured
     """
 
     changed = Signal()
@@ -28,7 +28,8 @@ class ActiveAgreement:
         self._state = state
         self._task_runner = task_runner
         self.agreement: Agreement | None = None
-        self.prediction: LabelArray | None = None
+        self.is_outdated = False
+        self._prediction: LabelArray | None = None  # that it was measured with
         state.case_shown.connect(self._on_case_shown)
         for signal in (
             state.prediction_changed,
@@ -45,22 +46,24 @@ class ActiveAgreement:
         rows = [] if self.agreement is None else self.agreement.rows
         return {row.value: row.label_ml for row in rows if row.label_ml is not None}
 
-    def is_of(self, case: ActiveCase) -> bool:
-        """Whether it was measured with what is shown as the prediction of this active case."""
-        is_active = self.agreement is not None and self._state.case is case
-        return is_active and self.prediction is case.prediction
+    def get_agreement(self, case: ActiveCase) -> Agreement | None:
+        """Return the agreement of a case, if it was measured with its current prediction."""
+        is_measured = self._state.case is case and self._prediction is case.prediction
+        return self.agreement if is_measured else None
 
     def update(self, *_: object) -> None:
         """Measure the agreement again."""
         case, project = self._state.case, self._state.project
         if case is None or project is None:
             return
+        self.is_outdated = True
         # The label is not copied: what an edit changes meanwhile is computed again.
         case_id, run, label, prediction = case.id, case.run, case.label, case.prediction
         spacing_mm = case.image.spacing_mm
 
         def on_done(agreement: Agreement) -> None:
             if self._state.case is case and case.prediction is prediction:
+                self.is_outdated = False
                 self._set(agreement, prediction)
 
         self._task_runner.submit_when_idle(
@@ -75,5 +78,5 @@ class ActiveAgreement:
         self.update()
 
     def _set(self, agreement: Agreement | None, prediction: LabelArray | None) -> None:
-        self.agreement, self.prediction = agreement, prediction
+        self.agreement, self._prediction = agreement, prediction
         self.changed.emit()

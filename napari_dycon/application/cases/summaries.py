@@ -6,18 +6,12 @@ Dice a few cases at a time, and thumbnails only on request, since each needs rea
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from psygnal import Signal
-from scipy import ndimage
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
@@ -31,16 +25,11 @@ from napari_dycon.application.cases.case_dice import (
     find_older_runs,
     get_case_dice,
 )
+from napari_dycon.application.cases.thumbnails import Thumbnail, load_thumbnails
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.core.atomic import ensure_dir, write_bytes
-from napari_dycon.core.containment import ensure_within
-from napari_dycon.errors import DyconError
-from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.store import Project
 
-Thumbnail = npt.NDArray[np.uint8]
-THUMBNAIL_PIXELS = 48  # pixels of the longer side
 THUMBNAIL_BATCH = 6  # thumbnails drawn before the list is updated
 BATCH_S = 0.5  # spent comparing before the list is updated
 OLDER_TIP = "By run {run}, not by the newest run that predicted cases. Predict again to compare"
@@ -194,9 +183,10 @@ class CaseSummaries:
     def _take_active_agreement(self) -> None:
         """Take the Dice of the active case from memory, instead of reading its files."""
         case = self._state.case
-        if case is None or case.stage != "complete" or not self._active_agreement.is_of(case):
+        active = self._active_agreement
+        if case is None or case.stage != "complete" or active.is_outdated:
             return
-        pair, agreement = self._pairs.get(case.id), self._active_agreement.agreement
+        pair, agreement = self._pairs.get(case.id), active.get_agreement(case)
         if pair is None or pair.run != case.run or agreement is None:
             return
         dice = get_case_dice(agreement)
@@ -311,61 +301,10 @@ class CaseSummaries:
                 self._draw_thumbnails()
 
         self._task_runner.submit_when_idle(
-            "thumbnails", lambda: _load_thumbnails(project, batch), on_done, on_error
+            "thumbnails", lambda: load_thumbnails(project, batch), on_done, on_error
         )
 
 
 def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:
     """Return the values that the list displays."""
     return summary.dice, summary.dice_note, summary.older_run, summary.suggestion
-
-
-def _load_thumbnails(project: Project, cases: Sequence[str]) -> dict[str, Thumbnail]:
-    return {case: _load_thumbnail(project, case) for case in cases}
-
-
-def _load_thumbnail(project: Project, case: str) -> Thumbnail:
-    """Read a thumbnail from the project's cache, or draw and cache it."""
-    path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
-    try:
-        if not ensure_within(
-            project.path, path
-        ).is_file():  # a pipe would be waited for without end
-            raise FileNotFoundError(path)
-        cached = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
-        if (
-            cached.dtype == np.uint8
-            and cached.ndim == 2
-            and 0 < max(cached.shape) <= THUMBNAIL_PIXELS
-        ):
-            return np.array(cached, dtype=np.uint8)
-    except Exception:  # noqa: BLE001 - NumPy raises many types for a damaged header; redrawn
-        pass
-    thumbnail = draw_thumbnail(project, case)
-    if project.read_only_reason:
-        return thumbnail
-    buffer = io.BytesIO()
-    np.save(buffer, thumbnail, allow_pickle=False)
-    with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
-        ensure_within(project.path, path)
-        ensure_dir(path.parent, existing_root=project.path)
-        write_bytes(path, buffer.getvalue())
-    return thumbnail
-
-
-def draw_thumbnail(project: Project, case: str) -> Thumbnail:
-    """Draw the middle slice of a scan's first channel, in its true proportions; (H, W)."""
-    try:
-        volume = project.read_image(case)
-    except DyconError:
-        return np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8)
-    channel = volume.array if volume.array.ndim == 3 else volume.array[0]
-    middle_slice = np.asarray(channel[len(channel) // 2], dtype=np.float32)
-    low, high = intensity_range(middle_slice)
-    size_mm = np.multiply(middle_slice.shape, volume.spacing_mm[1:])
-    shape = np.maximum(np.round(size_mm / size_mm.max() * THUMBNAIL_PIXELS), 1)
-    resized = ndimage.zoom(middle_slice, shape / middle_slice.shape, order=1)[
-        :THUMBNAIL_PIXELS, :THUMBNAIL_PIXELS
-    ].astype(np.float64)
-    scaled = np.clip((resized - low) / max(high - low, 1e-6), 0, 1) * 255
-    return np.asarray(scaled, dtype=np.uint8)

@@ -23,7 +23,7 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import DyconError
-from napari_dycon.project.models import Case
+from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.store import Project
 
 RECOVERY_FOLDER = "napari-dycon-recovered-labels"
@@ -31,14 +31,17 @@ RECOVERY_FOLDER = "napari-dycon-recovered-labels"
 
 @dataclass(frozen=True)
 class _Save:
-    """One save: a copy of a label, its sequence number, and the list of cases at its start."""
+    """One save: a copy of a label and its sequence number.
+
+    ``listed`` are structures and cases of the project when it started.
+    """
 
     project: Project
     case: ActiveCase
     autosave: AutosaveState
     snapshot: LabelArray
     number: int
-    cases: list[Case]
+    listed: tuple[list[ClassInfo], list[Case]]
 
     @property
     def is_superseded(self) -> bool:
@@ -62,7 +65,7 @@ class LabelAutosaver:
         self._task_runner = task_runner
         self._autosave: AutosaveState | None = None  # of the active case
         self._write_lock = threading.Lock()
-        self._is_copying = False
+        self._is_copying = self._needs_copy = False
         state.project_closed.connect(self._on_project_closed)
 
     def track(self, autosave: AutosaveState) -> None:
@@ -86,10 +89,13 @@ class LabelAutosaver:
         the window. What is painted meanwhile may be in the copy in part; the next save has it all.
         """
         case, autosave = self._state.case, self._autosave
-        if case is None or autosave is None or self._is_copying or not autosave.can_try():
+        if case is None or autosave is None or not autosave.can_try():
+            return
+        if self._is_copying:
+            self._needs_copy = True
             return
         count = autosave.save_count
-        self._is_copying = True
+        self._is_copying, self._needs_copy = True, False
 
         def copy_changed() -> LabelArray | None:
             return case.label.copy() if autosave.needs_save(case.label) else None
@@ -99,6 +105,8 @@ class LabelAutosaver:
             is_outdated = self._state.case is not case or autosave.save_count != count
             if snapshot is not None and not is_outdated:
                 self._submit_save(snapshot)
+            if self._needs_copy:
+                self.save()
 
         def on_error(error: Exception) -> None:
             self._is_copying = False
@@ -179,7 +187,8 @@ class LabelAutosaver:
             return None
         autosave.save_count += 1
         autosave.pending = snapshot
-        return _Save(project, case, autosave, snapshot, autosave.save_count, project.cases)
+        listed = project.classes, project.cases
+        return _Save(project, case, autosave, snapshot, autosave.save_count, listed)
 
     def _write(self, save: _Save) -> LabelArray | None:
         """Write one copy; returns the label on disk, or ``None`` if a newer save follows.
@@ -228,7 +237,8 @@ class LabelAutosaver:
                 f"The label of {save.case.display_name} has now been saved; nothing was lost.",
             )
         self._state.label_saved.emit(save.case.id)
-        if save.project.cases != save.cases:  # its status, or what another session changed
+        listed = save.project.classes, save.project.cases
+        if listed != save.listed:  # its status, or what another session changed
             self._state.cases_changed.emit()
 
     @staticmethod

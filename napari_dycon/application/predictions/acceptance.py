@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -86,19 +87,16 @@ class PredictionAcceptance:
                 f"Case {case.display_name} has no prediction yet. Press Predict this case."
             )
         is_whole = classes is None and slice_ is None and component is None
+        new = prediction
+        if not is_whole:
+            new = merge(case.label, prediction, classes, slice_, component)
         before, status = case.label.copy(), project.get_case(case.id).status
         if slice_ is None:
-            new = prediction if is_whole else merge(before, prediction, classes, component)
             changed = self._editor.set_label(new)
-        else:
-            box = _find_box(before.shape, *slice_)
-            if component is None:
-                new = merge(before[box], prediction[box], classes)
-            else:
-                new = merge(before, prediction, classes, component)[box]
-            changed = self._editor.write_label(box, new)
+        else:  # the rest of the label need not be compared
+            box = _find_box(new.shape, *slice_)
+            changed = self._editor.write_label(box, new[box])
         if changed:
-            new = case.label.copy()
             self.last = AcceptedEdit(case.id, before, new, status, is_whole)
             if case.run is not None:
                 self._record(case, case.run, before, new)
@@ -194,17 +192,23 @@ def merge(
     label: LabelArray,
     prediction: LabelArray,
     classes: Sequence[int] | None,
-    component: tuple[int, int, int] | None = None,
+    slice_: tuple[int, int] | None,
+    component: tuple[int, int, int] | None,
 ) -> LabelArray:
-    """Return a label, or a box of one, with the accepted part of a prediction."""
+    """Return a label with the accepted part of a prediction."""
     merged = label.copy()
+    selection: tuple[Any, ...] = (slice(None),) * 3
+    if slice_ is not None:
+        axis, index = slice_
+        selection = tuple(index if a == axis else slice(None) for a in range(3))
+    part, predicted_part = merged[selection], prediction[selection]  # views
     is_accepted: Mask | bool = True
     if component is not None:
-        is_accepted = _component_at(prediction, component)
+        is_accepted = _component_at(prediction, component)[selection]
     elif classes is not None:
-        merged[np.isin(merged, classes)] = 0
-        is_accepted = np.isin(prediction, classes)
-    np.copyto(merged, prediction, where=is_accepted)
+        part[np.isin(part, classes)] = 0
+        is_accepted = np.isin(predicted_part, classes)
+    np.copyto(part, predicted_part, where=is_accepted)
     return merged
 
 

@@ -9,7 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon, QImage, QPainter, QPixmap
 from qtpy.QtWidgets import QTreeWidgetItem
 
-from napari_dycon.application.cases.summaries import CaseSummary, Thumbnail
+from napari_dycon.application.cases.summaries import CaseSummary
+from napari_dycon.application.cases.thumbnails import Thumbnail
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.project.models import Case, Status
 

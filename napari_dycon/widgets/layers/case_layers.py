@@ -34,7 +34,7 @@ from napari_dycon.widgets.layers.roi_layer import RoiController
 from napari_dycon.widgets.window.interaction import InteractionMonitor
 
 AUTOSAVE_MS = 1000
-MAX_UNSAVED_S = 5.0  # without a pause of the user
+MAX_UNSAVED_S = 2.0  # while the user does not pause
 
 
 class CaseLayers(PaintedLayers):

@@ -60,8 +60,7 @@ class ComparisonTable(QTreeWidget):
             return
         self._name_columns(case)
         # Numbers of another case or prediction are not left until the new ones are known.
-        known = active.agreement if active.is_of(case) else None
-        self._fill(known or Agreement([]))
+        self._fill(active.get_agreement(case) or Agreement([]))
 
     def _name_columns(self, case: ActiveCase) -> None:
         """Mark numbers of a prediction that is not finished."""

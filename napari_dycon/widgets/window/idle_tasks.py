@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for: run one at a time while the user pauses.
+"""Low-priority background tasks: run one at a time while the user pauses.
 
 A view that is drawn takes Python's lock hundreds of times. On two processors, each thread that
 computes meanwhile made a stroke in three views of a large scan several times slower.

@@ -28,8 +28,8 @@ def test_volumes_follow_edits_and_cases(project: Project) -> None:
     session.show_case("scan-4")
     assert 1 not in active.volumes_ml
     assert seen[-1] == active.volumes_ml
-    assert active.is_of(session.require_case())
-    assert not active.is_of(case)
+    assert active.get_agreement(session.require_case()) is active.agreement is not None
+    assert active.get_agreement(case) is None
     session.close_project()
     assert active.agreement is None
     assert active.volumes_ml == {}

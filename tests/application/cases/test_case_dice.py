@@ -144,9 +144,8 @@ def test_no_dice_of_a_replaced_prediction_is_left_in_the_list(
     assert summaries.get(CASE).dice_text == "0.92"
 
 
-def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def paint_before_it_is_measured(session: Session) -> tuple[HeldTaskRunner, CaseSummaries]:
+    """Change a label with a known Dice of 0.86 so that it is 0.40; nothing is measured yet."""
     draw_complete(session)
     runner = HeldTaskRunner()
     active = ActiveAgreement(session.state, runner)
@@ -155,6 +154,13 @@ def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
     runner.run_all()
     session.require_case().label[4:12, 4:12, 4:12] = 0
     session.require_case().label[4:12, 4:12, 4:6] = 1
+    return runner, summaries
+
+
+def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, summaries = paint_before_it_is_measured(session)
     monkeypatch.delattr(summaries_module, "compute_case_dice")  # the label is in memory
     session.flush()
     assert summaries.get(CASE).dice_text == "0.86"
@@ -163,14 +169,7 @@ def test_a_stroke_keeps_the_dice_until_the_next_one_is_known(
 
 
 def test_the_dice_of_a_case_that_was_left_is_that_of_its_saved_label(session: Session) -> None:
-    draw_complete(session)
-    runner = HeldTaskRunner()
-    active = ActiveAgreement(session.state, runner)
-    summaries = CaseSummaries(session.state, runner, session.active_learning, active)
-    summaries.refresh()
-    runner.run_all()
-    session.require_case().label[4:12, 4:12, 4:12] = 0
-    session.require_case().label[4:12, 4:12, 4:6] = 1
+    runner, summaries = paint_before_it_is_measured(session)
     session.show_case("scan-4")  # before the agreement is measured
     runner.run_all()
     assert summaries.get(CASE).dice_text == "0.40"

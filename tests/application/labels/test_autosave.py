@@ -307,6 +307,23 @@ def test_a_copy_is_dropped_that_a_save_at_once_has_made_outdated(
         assert project.labels.read("scan-0")[3, 3, 3] == 1
 
 
+def test_a_save_during_a_copy_is_made_afterwards(project: Project) -> None:
+    background = LateTaskRunner()
+    session = Session(background)
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    background.late = []
+    session.case.label[1, 1, 1] = 1
+    session.save_label()  # copied, but not written yet
+    session.case.label[2, 2, 2] = 1
+    session.save_label()
+    while background.late:
+        background.late.pop(0)()
+    saved = project.labels.read("scan-0")
+    assert saved[1, 1, 1] == saved[2, 2, 2] == 1
+    assert not session.has_unsaved_changes
+
+
 def test_an_unexpected_error_drops_no_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

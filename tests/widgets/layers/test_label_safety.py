@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from napari.layers.labels import _labels_key_bindings
 
 from napari_dycon.errors import LabelError
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.layers import case_layers
+from napari_dycon.widgets.window import interaction
 
 pytestmark = pytest.mark.gui
 STROKES = ((4, 5, 6), (9, 10, 11), (12, 6, 8))
@@ -277,3 +280,35 @@ def test_all_menu_actions_of_the_layer_list(clinician: Clinician) -> None:
         clinician.viewer.layers.selection.active = clinician.label
         clinician.paint(place)
         clinician.check_saved(place)
+
+
+def test_drawing_without_a_pause_is_saved_all_the_same(
+    clinician: Clinician, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = clinician.label
+    label.paint(STROKES[0], 0)
+    clinician.session.flush()
+
+    def is_saved() -> bool:
+        label.paint(STROKES[1], int(label.data[STROKES[1]] != 1))
+        return bool(clinician.project.labels.read("scan-3")[STROKES[0]] == 1)
+
+    start = time.monotonic()
+    with monkeypatch.context() as drawing:
+        drawing.setattr(interaction, "PAUSE_S", 0.4)
+        label.paint(STROKES[0], 1)
+        assert clinician.panel.task_runner.interactions.remaining_s > 0
+        clinician.qtbot.waitUntil(is_saved, timeout=10_000)
+    assert time.monotonic() - start < 6.0
+
+
+def test_a_stroke_is_not_saved_before_it_ends(
+    clinician: Clinician, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(case_layers, "MAX_UNSAVED_S", 60.0)
+    with monkeypatch.context() as drawing:
+        drawing.setattr(interaction, "PAUSE_S", 4.0)
+        clinician.paint(STROKES[0])
+        clinician.qtbot.wait(1500)
+        assert clinician.session.has_unsaved_changes
+    clinician.qtbot.waitUntil(lambda: not clinician.session.has_unsaved_changes, timeout=5_000)

@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for run while the user pauses."""
+"""Low-priority tasks run while the user pauses."""
 
 from __future__ import annotations
 
