@@ -17,6 +17,7 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.section import AnnotateSection
+from napari_dycon.widgets.background.task_runner import NapariTaskRunner
 from napari_dycon.widgets.data.section import DataSection
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.section import ReviewSection
@@ -35,7 +36,6 @@ from napari_dycon.widgets.window.shortcuts import (
     build_shortcuts,
     make_actions,
 )
-from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 # Used only while the panel is hidden: notifications of napari cover the scan.
 NOTIFIERS = {"warning": show_warning, "error": show_error}

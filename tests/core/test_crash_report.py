@@ -144,8 +144,10 @@ viewer, panel = make_window()
 panel.session.message.connect(lambda level, text: print(level, text))
 def slot():
     panel.data.open_path(None)          # an AttributeError inside this package
-QTimer.singleShot(1500, slot)
-QTimer.singleShot(4000, viewer.close)
+def begin():                            # the loop runs, also where all of it takes long
+    QTimer.singleShot(1500, slot)
+    QTimer.singleShot(4000, viewer.close)
+QTimer.singleShot(0, begin)
 napari.run()
 for record in notification_manager.records:
     print(type(record).__name__, record.severity, record.message)

@@ -16,7 +16,7 @@ from helpers.example_window import WINDOW_SIZE, open_example, reset_window, wait
 from helpers.shared_example import SharedExample, share_example
 
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.window import interaction
+from napari_dycon.widgets.background import interaction
 
 PICTURES = Path(os.environ.get("NAPARI_DYCON_SCREENSHOTS", "screenshots"))
 

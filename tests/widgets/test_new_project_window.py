@@ -11,9 +11,9 @@ import pytest
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_dycon.project.importing.preview import preview_import
+from napari_dycon.widgets.background.task_runner import NapariTaskRunner
 from napari_dycon.widgets.dialogs import new_project
 from napari_dycon.widgets.dialogs.new_project import LOOKING_TEXT, NewProjectDialog
-from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 pytestmark = pytest.mark.gui
 

@@ -16,7 +16,7 @@ from napari_dycon.application.task_runner import Progress
 from napari_dycon.engine.config import make_config
 from napari_dycon.project.runs.events import Event, IdleEvent, StepEvent
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.window.task_runner import MAX_THREADS
+from napari_dycon.widgets.background.task_runner import MAX_THREADS
 
 pytestmark = pytest.mark.gui
 ROLES = {"image", "label", "prediction", "uncertainty", "disagreement"}

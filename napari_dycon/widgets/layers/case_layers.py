@@ -21,6 +21,7 @@ from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import RADIUS_MM
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
+from napari_dycon.widgets.background.interaction import InteractionMonitor
 from napari_dycon.widgets.layers.camera import pan_to_region
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.intensity_window import IntensityWindow
@@ -31,7 +32,6 @@ from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
 from napari_dycon.widgets.layers.readout import describe_voxel
 from napari_dycon.widgets.layers.roi_layer import RoiController
-from napari_dycon.widgets.window.interaction import InteractionMonitor
 
 AUTOSAVE_MS = 1000
 MAX_UNSAVED_S = 2.0  # while the user does not pause

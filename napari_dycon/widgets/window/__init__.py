@@ -1,1 +1,1 @@
-"""What belongs to the whole window: shortcuts, closing, background tasks, errors, preferences."""
+"""What belongs to the whole window: shortcuts, closing, messages, errors, preferences."""

@@ -89,7 +89,7 @@ def test_a_finished_prediction_stays_until_the_preview_is_asked_for(
     session.run_controller.show_previews(False)
     assert get_case(session).run == finished
     session.run_controller.show_previews(True)
-    assert get_case(session).is_preview
+    wait_for(lambda: get_case(session).is_preview)  # the training may just be writing a newer one
     stop(session)
     assert get_case(session).run == finished
     assert (get_case(session).prediction == 2).all()

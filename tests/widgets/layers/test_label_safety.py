@@ -12,8 +12,8 @@ from napari.layers.labels import _labels_key_bindings
 
 from napari_dycon.errors import LabelError
 from napari_dycon.project.store import Project
+from napari_dycon.widgets.background import interaction
 from napari_dycon.widgets.layers import case_layers
-from napari_dycon.widgets.window import interaction
 
 pytestmark = pytest.mark.gui
 STROKES = ((4, 5, 6), (9, 10, 11), (12, 6, 8))

@@ -16,8 +16,8 @@ from napari_dycon.application.training.status import RunStatus
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.window import activity_display
-from napari_dycon.widgets.window.task_runner import NapariTaskRunner
+from napari_dycon.widgets.background import activity_display
+from napari_dycon.widgets.background.task_runner import NapariTaskRunner
 
 pytestmark = pytest.mark.gui
 

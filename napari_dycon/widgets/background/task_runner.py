@@ -25,13 +25,13 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import CancelledError
 from napari_dycon.project.runs.events import Event, IdleEvent
-from napari_dycon.widgets.window.activity_display import (
+from napari_dycon.widgets.background.activity_display import (
     ActivityBars,
     TaskDisplay,
     show_progress,
 )
-from napari_dycon.widgets.window.idle_tasks import IdleTasks
-from napari_dycon.widgets.window.interaction import InteractionMonitor
+from napari_dycon.widgets.background.idle_tasks import IdleTasks
+from napari_dycon.widgets.background.interaction import InteractionMonitor
 
 T = TypeVar("T")
 MAX_THREADS = 4  # for tasks; streams of events have threads of their own

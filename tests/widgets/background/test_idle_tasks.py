@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from napari_dycon.core.counting import PART_VOXELS, count_values
-from napari_dycon.widgets.window import interaction
-from napari_dycon.widgets.window.task_runner import NapariTaskRunner
+from napari_dycon.widgets.background import interaction
+from napari_dycon.widgets.background.task_runner import NapariTaskRunner
 
 pytestmark = pytest.mark.gui
 
@@ -50,7 +50,7 @@ def test_without_interaction_it_runs_at_once(runner: NapariTaskRunner, qtbot: An
 def test_a_user_who_never_pauses_is_not_waited_for(
     runner: NapariTaskRunner, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_dycon.widgets.window.idle_tasks.MAX_WAIT_S", 0.5)
+    monkeypatch.setattr("napari_dycon.widgets.background.idle_tasks.MAX_WAIT_S", 0.5)
     done: list[int] = []
     runner.interactions.note()
     runner.submit_when_idle("key", lambda: 1, done.append, fail)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.core.pauses import run_with_pauses
-from napari_dycon.widgets.window.interaction import MAX_WAIT_S, InteractionMonitor
+from napari_dycon.widgets.background.interaction import MAX_WAIT_S, InteractionMonitor
 
 # Runs a task in a thread and delivers its result, or its error, on the main thread.
 Submit = Callable[
