@@ -1,7 +1,7 @@
 """Background tasks: a protocol and an inline implementation for scripts.
 
-A window uses ``widgets/background/task_runner.py``, which runs tasks in threads and delivers results
-on the main thread.
+A window uses ``widgets/background/task_runner.py``, which runs tasks in threads and delivers their
+results on the main thread.
 """
 
 from __future__ import annotations
